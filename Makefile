@@ -1,0 +1,41 @@
+# What the project does for you, by name. `make serve` and `make test` need nothing set up before.
+.DEFAULT_GOAL := help
+.PHONY: help install serve test lint unit guarantees lock weights bench clean
+BIN := .venv/bin
+
+help: ## list these targets
+	@grep -E '^[a-z]+:.*##' $(MAKEFILE_LIST) | sed 's/:.*##/\t/' | expand -t 14
+
+install: ## put the command at .venv/bin/audiobot
+	@scripts/setup requirements.lock
+
+serve: install ## serve the API and the talk page on http://127.0.0.1:8000
+	@$(BIN)/audiobot serve
+
+develop:
+	@scripts/setup requirements-dev.lock
+
+test: develop ## the whole gate: lint, types, architecture, every suite
+	@scripts/need-chromium
+	@scripts/gate
+
+lint: develop ## format, lint, types, architecture
+	@scripts/gate lint
+
+unit: develop ## the fast tests alone
+	@$(BIN)/pytest -m "unit or conformance"
+
+guarantees: develop ## write docs/guarantees.md from the tests' names
+	@$(BIN)/python scripts/guarantees.py
+
+weights: develop ## fit the answerer's weights on the development set
+	@$(BIN)/python benchmarks/fit_answering.py
+
+bench: develop ## measure this machine; writes benchmarks/results/
+	@$(BIN)/python benchmarks/one_machine.py
+
+lock: develop ## pin every dependency anew, by hash
+	@scripts/lock
+
+clean: ## remove what was built; the data stay
+	rm -rf .venv .pytest_cache .mypy_cache .ruff_cache .hypothesis dist build

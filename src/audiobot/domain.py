@@ -1,0 +1,230 @@
+"""The records that every part of AudioBot speaks in: frozen, and checked before they are kept.
+
+Times are timezone-aware UTC ``datetime``; durations are seconds; vectors are float32.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import math
+from collections.abc import Sequence
+from datetime import UTC, datetime
+from typing import Literal
+from uuid import UUID
+
+import msgspec
+
+from audiobot.errors import InvalidValue
+
+MAX_MESSAGE = 2_000
+MAX_SESSION_ID = 200
+MAX_FEEDBACK = 2_000
+MAX_CORRECTION = 4_000
+MAX_RESPONSE = 8_000
+"""Limits in characters; ``MAX_RESPONSE`` bounds what AudioBot itself says."""
+
+Language = Literal["ru", "en"]
+Outcome = Literal["answered", "asked", "handed_over"]
+Durability = Literal["journal", "postgres"]
+RatingStatus = Literal["stored", "pending"]
+SourceKind = Literal["knowledge", "document", "dialogues"]
+
+
+def utc_now() -> datetime:
+    """The present moment, timezone-aware, in UTC."""
+    return datetime.now(UTC)
+
+
+class Embedding(msgspec.Struct, frozen=True):
+    """A vector as bytes: float32 little-endian, ``dimension`` numbers, made by ``model``."""
+
+    vector: bytes
+    dimension: int
+    model: str
+
+
+class Source(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
+    """One line of the receipt: what an answer rests on.
+
+    ``ids`` (of dialogues or knowledge items) are shown to operators only: a ``log_id``
+    lets its holder rate that dialogue.
+    """
+
+    kind: SourceKind
+    title: str
+    ids: tuple[str, ...] = ()
+    dialogues: int = 0
+    raters: int = 0
+
+
+class Candidate(msgspec.Struct, frozen=True):
+    """One answer that was weighed in a turn: which knowledge item, and its fused score."""
+
+    item_id: str
+    score: float
+
+
+class Conversation(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
+    """One dialogue: what was asked, what the person was told (to the letter), how it was rated.
+
+    Everything above ``rating`` is written once; ``content_hash`` covers it.
+    """
+
+    log_id: UUID
+    session_id: str
+    user_message: str
+    ai_response: str
+    created_at: datetime
+    model_used: str = "retrieval"
+    response_time: float = 0.0
+    outcome: Outcome = "answered"
+    language: Language = "ru"
+    durability: Durability = "journal"
+    token_count: int | None = None
+    similar_found: int = 0
+    learning_improved: bool = False
+    confidence: float | None = None
+    sources: tuple[Source, ...] = ()
+    candidates: tuple[Candidate, ...] = ()
+    propensity: float | None = None
+    versions: dict[str, str] = {}
+    embedding: Embedding | None = None
+
+    rating: int | None = None
+    feedback_text: str | None = None
+    updated_at: datetime | None = None
+
+    @property
+    def item_id(self) -> str | None:
+        """The knowledge item that was told, if the answer was one."""
+        return self.candidates[0].item_id if self.candidates and self.learnable else None
+
+    @property
+    def learnable(self) -> bool:
+        """True when the words told are the company's own, not generated and not a hand-over."""
+        return self.outcome == "answered" and self.model_used == "retrieval"
+
+
+def content_hash(conversation: Conversation) -> bytes:
+    """SHA-256 over the write-once part of a dialogue (32 bytes); ratings do not change it."""
+    told = msgspec.structs.replace(conversation, rating=None, feedback_text=None, updated_at=None)
+    return hashlib.sha256(msgspec.msgpack.encode(told)).digest()
+
+
+class Idempotency(msgspec.Struct, frozen=True):
+    """A caller's ``Idempotency-Key``: digests (16 bytes each) of the key and of the request."""
+
+    key: bytes
+    request: bytes
+
+
+class RatingOutcome(msgspec.Struct, frozen=True, kw_only=True):
+    """What became of a rating: ``stored`` on its dialogue, or ``pending`` until that is known."""
+
+    log_id: UUID
+    rating: int
+    status: RatingStatus
+    version: int
+    answered: bool
+    """False for a dialogue that was handed over: it never becomes training data."""
+
+
+class KnowledgeItem(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
+    """One thing the company knows: an answer with the questions it answers, or a passage.
+
+    ``item_id`` is derived from the content's identity, so importing twice changes nothing.
+    """
+
+    item_id: str
+    title: str
+    answer: str
+    questions: tuple[str, ...] = ()
+    language: Language = "ru"
+
+
+class KnowledgeSource(msgspec.Struct, frozen=True, kw_only=True):
+    """All items that came from one imported file; importing the file again replaces them."""
+
+    name: str
+    items: tuple[KnowledgeItem, ...]
+    imported_at: datetime
+
+
+class Stats(msgspec.Struct, frozen=True, kw_only=True):
+    """Totals over all dialogues at ``as_of``; ``complete`` is false when a part is out of reach.
+
+    ``recent`` and ``recent_positive`` count the dialogues of the last 24 hours and those of
+    them rated 4-5.
+    """
+
+    total_interactions: int
+    rated_interactions: int
+    rating_sum: int
+    positive_ratings: int
+    negative_ratings: int
+    recent: int
+    recent_positive: int
+    complete: bool
+    as_of: datetime
+
+    @property
+    def avg_rating(self) -> float:
+        """Mean rating, 0.0 while nothing is rated."""
+        return self.rating_sum / self.rated_interactions if self.rated_interactions else 0.0
+
+    @property
+    def improvement_rate(self) -> float:
+        """Share of the last 24 hours' dialogues that were rated 4-5, 0.0 when there are none."""
+        return self.recent_positive / self.recent if self.recent else 0.0
+
+
+class StorageStatus(msgspec.Struct, frozen=True, kw_only=True):
+    """Where dialogues lie at this moment, for health, doctor and the console."""
+
+    mode: str
+    reason: str
+    since: datetime
+    durability: Durability
+    database_available: bool
+    accepting: bool
+    journal_backlog: int
+    oldest_backlog_seconds: float
+    ephemeral: bool
+    missing_records: int
+    conflicts: int
+    orphans: int
+
+
+def check_text(name: str, value: str, limit: int, *, blank: bool = True) -> str:
+    """Return ``value`` if every store can keep it, else raise ``InvalidValue`` naming the field.
+
+    Refused: over ``limit`` characters, NUL (PostgreSQL text has none), lone surrogates (no
+    UTF-8 form), and blank text unless ``blank``.
+    """
+    if len(value) > limit:
+        raise InvalidValue("text_too_long", field=name, limit=limit)
+    if "\x00" in value:
+        raise InvalidValue("text_has_nul", field=name)
+    try:
+        value.encode()
+    except UnicodeEncodeError:
+        raise InvalidValue("text_has_surrogate", field=name) from None
+    if not blank and not value.strip():
+        raise InvalidValue("text_blank", field=name)
+    return value
+
+
+def check_rating(value: int) -> int:
+    """Return ``value`` if it is a whole number from 1 to 5, else raise ``InvalidValue``."""
+    if isinstance(value, bool) or not isinstance(value, int) or not 1 <= value <= 5:
+        raise InvalidValue("rating_range", field="rating")
+    return value
+
+
+def check_embedding(embedding: Embedding, finite: Sequence[float]) -> Embedding:
+    """Return ``embedding`` if its bytes are ``dimension`` finite float32 numbers."""
+    if len(embedding.vector) != 4 * embedding.dimension or embedding.dimension != len(finite):
+        raise InvalidValue("embedding_shape", field="embedding")
+    if not all(map(math.isfinite, finite)):
+        raise InvalidValue("embedding_not_finite", field="embedding")
+    return embedding

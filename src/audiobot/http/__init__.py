@@ -1,0 +1,1 @@
+"""The door: HTTP calls into turns, ratings and reports, and back."""

@@ -1,0 +1,183 @@
+"""Who is who: the client's address, the operator, the rater, and how often one may call."""
+
+from __future__ import annotations
+
+import hashlib
+import hmac
+import ipaddress
+import math
+import time
+from collections.abc import Sequence
+from typing import Final, Literal
+
+from itsdangerous import BadSignature, URLSafeSerializer
+from limits import RateLimitItem, parse
+from limits.aio.storage import MemoryStorage
+from limits.aio.strategies import MovingWindowRateLimiter
+from starlette.requests import Request
+
+from audiobot.domain import Language
+from audiobot.errors import NotAllowed, TooManyRequests
+
+Address = ipaddress.IPv4Address | ipaddress.IPv6Address
+Network = ipaddress.IPv4Network | ipaddress.IPv6Network
+Permission = Literal["open", "token"]
+
+RATER_COOKIE: Final = "audiobot_rater"
+RATER_COOKIE_SECONDS: Final = 365 * 24 * 3600
+_FORWARDING: Final = ("forwarded", "x-forwarded-for", "x-forwarded-host", "x-real-ip", "via")
+_LOCAL_HOSTS: Final = frozenset({"localhost", "127.0.0.1", "[::1]", "::1"})
+
+
+def is_loopback(host: str) -> bool:
+    """True when binding to ``host`` reaches only this machine."""
+    if host == "localhost":
+        return True
+    try:
+        return ipaddress.ip_address(host).is_loopback
+    except ValueError:
+        return False
+
+
+def language_of(request: Request) -> Language:
+    """Russian unless Accept-Language puts English before it."""
+    best: tuple[float, Language] = (0.0, "ru")
+    for part in request.headers.get("accept-language", "")[:200].split(","):
+        tag, _, quality = part.strip().partition(";q=")
+        primary = tag.strip().lower().split("-")[0]
+        try:
+            weight = float(quality) if quality else 1.0
+        except ValueError:
+            continue
+        if primary == "en" and weight > best[0]:
+            best = (weight, "en")
+        elif primary == "ru" and weight > best[0]:
+            best = (weight, "ru")
+    return best[1]
+
+
+class Access:
+    """The rules of contract.md's "Who is who".
+
+    ``tokens`` are an operator's; with none configured on a loopback bind, a local same-origin
+    request is an operator's too, so that a first try needs no set-up. ``process_token`` is for
+    commands on this machine and is made anew at each start.
+    """
+
+    def __init__(
+        self,
+        *,
+        operator_token: str | None,
+        process_token: str,
+        loopback: bool,
+        rater_key: bytes,
+        trusted_proxies: Sequence[Network],
+        rate_limit: str | None,
+    ) -> None:
+        self._tokens = [t.encode() for t in (operator_token, process_token) if t]
+        self._open = operator_token is None and loopback
+        self._loopback = loopback
+        self._rater_key = rater_key
+        self._cookies = URLSafeSerializer(rater_key, salt="rater")
+        self._proxies = tuple(trusted_proxies)
+        chosen = rate_limit or ("off" if loopback else "60/minute")
+        self._rate: RateLimitItem | None = None if chosen == "off" else parse(chosen)
+        self._limiter = MovingWindowRateLimiter(MemoryStorage())
+
+    # -- the client ------------------------------------------------------------------------
+
+    def client(self, request: Request) -> Address | None:
+        """The caller's address, seen through trusted proxies only; None when there is none."""
+        chain = [request.client.host] if request.client else []
+        forwarded = ",".join(request.headers.getlist("x-forwarded-for"))
+        chain = [part.strip() for part in forwarded.split(",") if part.strip()] + chain
+        found: Address | None = None
+        for hop in reversed(chain):
+            try:
+                found = ipaddress.ip_address(hop)
+            except ValueError:
+                return found
+            if not any(found in network for network in self._proxies):
+                return found
+        return found
+
+    def client_network(self, request: Request) -> str:
+        """The caller's /32 or /64: one household's IPv6 addresses count as one."""
+        address = self.client(request)
+        if address is None:
+            return "unknown"
+        prefix = 32 if address.version == 4 else 64
+        return str(ipaddress.ip_network((address, prefix), strict=False))
+
+    async def limit(self, request: Request, call: str) -> None:
+        """Count a public call; raises ``TooManyRequests`` when the window is full."""
+        if self._rate is None:
+            return
+        identity = (self.client_network(request), call)
+        if await self._limiter.hit(self._rate, *identity):
+            return
+        window = await self._limiter.get_window_stats(self._rate, *identity)
+        wait = max(1, math.ceil(window.reset_time - time.time()))
+        raise TooManyRequests("too_many_requests", retry_after=wait)
+
+    # -- the operator ----------------------------------------------------------------------
+
+    def is_operator(self, request: Request) -> bool:
+        """True for a bearer of the token, or for anyone at a first try on this machine."""
+        scheme, _, given = request.headers.get("authorization", "").partition(" ")
+        if scheme.lower() == "bearer":
+            offered = given.strip().encode()
+            same = [hmac.compare_digest(offered, token) for token in self._tokens]
+            return any(same)  # all compared before: the time tells nothing
+        return self._open and self._is_local(request)
+
+    def require_operator(self, request: Request) -> None:
+        """Raise ``NotAllowed`` unless an operator calls."""
+        if not self.is_operator(request):
+            raise NotAllowed("operator_only")
+
+    def require_metrics_reader(self, request: Request) -> None:
+        """Metrics are open on a loopback bind, an operator's elsewhere."""
+        if not (self._loopback and self._is_local(request)):
+            self.require_operator(request)
+
+    def _is_local(self, request: Request) -> bool:
+        """A request that a page of another site, or a proxy, could not have made."""
+        headers = request.headers
+        if any(name in headers for name in _FORWARDING):
+            return False
+        host = headers.get("host", "")
+        name = host.rpartition(":")[0] if host.rpartition(":")[2].isdigit() else host
+        if name.lower() not in _LOCAL_HOSTS:
+            return False
+        if request.client is not None and not is_loopback(request.client.host):
+            return False
+        origin = headers.get("origin")
+        if origin is not None and origin.lower() != f"{request.url.scheme}://{host}".lower():
+            return False
+        return headers.get("sec-fetch-site", "none") in {"none", "same-origin"}
+
+    # -- the rater -------------------------------------------------------------------------
+
+    def new_rater_cookie(self, token: str) -> str:
+        """The signed form of a fresh anonymous name."""
+        return str(self._cookies.dumps(token))
+
+    def has_rater_cookie(self, request: Request) -> bool:
+        """True when the caller bears a cookie of ours already."""
+        return self._cookie_name(request) is not None
+
+    def _cookie_name(self, request: Request) -> str | None:
+        cookie = request.cookies.get(RATER_COOKIE)
+        if cookie is None or len(cookie) > 200:
+            return None
+        try:
+            return str(self._cookies.loads(cookie))
+        except BadSignature:
+            return None
+
+    def rater(self, request: Request, session_id: str) -> str:
+        """Who rates, without saying who that is: a keyed hash, 32 hex digits."""
+        name = self._cookie_name(request)
+        identity = f"cookie:{name}" if name else f"{self.client_network(request)}|{session_id}"
+        return hmac.digest(self._rater_key, identity.encode(), hashlib.sha256)[:16].hex()

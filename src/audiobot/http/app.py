@@ -1,0 +1,103 @@
+"""The ASGI application, made from a Services record."""
+
+from __future__ import annotations
+
+import time
+import uuid
+from importlib import resources
+from typing import Final
+
+from fastapi import FastAPI
+from fastapi.exceptions import RequestValidationError
+from starlette.exceptions import HTTPException
+from starlette.middleware.cors import CORSMiddleware
+from starlette.requests import Request
+from starlette.staticfiles import StaticFiles
+from starlette.types import ASGIApp, Message, Receive, Scope, Send
+
+from audiobot import __version__
+from audiobot.errors import AudioBotError
+from audiobot.http import learning, operations, voice, wire
+from audiobot.http.services import Services
+from audiobot.telemetry import Metrics, bind_request, get_logger
+
+log = get_logger(__name__)
+
+_SLOW_SECONDS: Final = 5.0
+
+
+class Watch:
+    """Outermost: an id for each request, its count and time, the headers every reply has.
+
+    It also answers for what went wrong below everything else, so that a fault of ours still is
+    a JSON sentence and is counted.
+    """
+
+    def __init__(self, app: ASGIApp, metrics: Metrics) -> None:
+        self._app = app
+        self._metrics = metrics
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """Serve one request."""
+        if scope["type"] != "http":
+            await self._app(scope, receive, send)
+            return
+        started, status = time.perf_counter(), 0
+        request_id = uuid.uuid4().hex[:16]
+        scope["audiobot.request_id"] = request_id
+        bind_request(request_id)
+
+        async def watched(message: Message) -> None:
+            nonlocal status
+            if message["type"] == "http.response.start":
+                status = message["status"]
+                message["headers"] = [
+                    *message.get("headers", ()),
+                    (b"x-request-id", request_id.encode()),
+                    (b"x-content-type-options", b"nosniff"),
+                    (b"referrer-policy", b"same-origin"),
+                ]
+            await send(message)
+
+        try:
+            await self._app(scope, receive, watched)
+        except Exception as error:
+            if status:
+                raise
+            response = await wire.on_any_error(Request(scope), error)
+            await response(scope, receive, watched)
+        finally:
+            seconds = time.perf_counter() - started
+            route = scope.get("route")
+            endpoint = getattr(route, "path", None) or "unmatched"
+            self._metrics.observe_request(scope["method"], endpoint, status or 499, seconds)
+            if seconds >= _SLOW_SECONDS:
+                log.warning("slow request", endpoint=endpoint, seconds=round(seconds, 3))
+
+
+def create_app(services: Services) -> FastAPI:
+    """The application over running services; it opens and closes nothing itself."""
+    app = FastAPI(
+        title="VasDom AudioBot",
+        version=__version__,
+        description=operations.DESCRIPTION,
+        docs_url=None,
+        redoc_url=None,
+    )
+    app.add_exception_handler(AudioBotError, wire.on_audiobot_error)
+    app.add_exception_handler(HTTPException, wire.on_http_exception)
+    app.add_exception_handler(RequestValidationError, wire.on_bad_parameters)
+    app.include_router(voice.make_router(services))
+    app.include_router(learning.make_router(services))
+    app.include_router(operations.make_router(services))
+    static = resources.files("audiobot") / "http" / "static"
+    app.mount("/static", StaticFiles(directory=str(static)), name="static")
+    if services.cors_origins:
+        app.add_middleware(
+            CORSMiddleware,
+            allow_origins=list(services.cors_origins),
+            allow_methods=["GET", "POST"],
+            allow_headers=["Content-Type", "Authorization", "Idempotency-Key", "Accept-Language"],
+        )
+    app.add_middleware(Watch, metrics=services.metrics)
+    return app

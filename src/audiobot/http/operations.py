@@ -1,0 +1,185 @@
+"""How the program is doing: health, readiness, metrics, and the page at the root."""
+
+from __future__ import annotations
+
+import secrets
+import time
+from importlib import resources
+from typing import Any, Final
+
+from fastapi import APIRouter
+from starlette.requests import Request
+from starlette.responses import Response
+
+from audiobot import __version__
+from audiobot.domain import StorageStatus, utc_now
+from audiobot.http import wire
+from audiobot.http.access import RATER_COOKIE, RATER_COOKIE_SECONDS, language_of
+from audiobot.http.schemas import (
+    ErrorReply,
+    HealthReply,
+    LearningHealth,
+    ReadyReply,
+    RootReply,
+    ServicesHealth,
+    StorageHealth,
+    SystemHealth,
+)
+from audiobot.http.services import Services
+from audiobot.messages import sentence
+from audiobot.telemetry import METRICS_TYPE
+
+CSP: Final = (
+    "default-src 'none'; script-src 'self'; style-src 'self'; img-src 'self'; "
+    "connect-src 'self'; base-uri 'none'; form-action 'none'; frame-ancestors 'none'"
+)
+DESCRIPTION: Final = "Self-hosted, self-learning voice assistant for service companies"
+FEATURES: Final = [
+    "answers from the company's own knowledge",
+    "hands over what it does not know",
+    "ratings 1-5 that count from the next question on",
+    "every answered dialogue is on disk before the reply",
+    "export of well-rated dialogues for fine-tuning",
+]
+
+
+def state_code(status: StorageStatus) -> str:
+    """Which sentence says where dialogues lie."""
+    if status.accepting:
+        return "state_memory"
+    return "state_full" if status.reason == "full" else "state_unwritable"
+
+
+def make_router(services: Services) -> APIRouter:
+    """``/``, ``/api/health``, ``/api/ready`` and ``/api/metrics``."""
+    router = APIRouter(tags=["operations"])
+    page = (resources.files("audiobot") / "http" / "static" / "index.html").read_bytes()
+
+    @router.get("/api/health", summary="How the program is", response_model=HealthReply)
+    async def health(request: Request) -> Response:
+        started = time.perf_counter()
+        status, totals = services.store.status(), await services.store.get_stats()
+        learning, system = services.learning(), services.system()
+        usable = ServicesHealth(
+            database=status.database_available,
+            storage=status.accepting,
+            embeddings=learning.embeddings_ready,
+            llm=services.language_model_usable(),
+            speech_to_text=False,
+            text_to_speech=False,
+        )
+        checks = {
+            "storage_accepts_writes": status.accepting,
+            "journal_complete": status.missing_records == 0,
+            "embeddings_ready": learning.embeddings_ready,
+        }
+        moment = utc_now()
+        return wire.reply(
+            HealthReply(
+                status="healthy" if all(checks.values()) else "degraded",
+                version=__version__,
+                timestamp=moment,
+                uptime_seconds=round((moment - services.started_at).total_seconds(), 3),
+                services=usable,
+                storage=StorageHealth(
+                    mode=status.mode,
+                    reason=status.reason,
+                    since=status.since,
+                    durability=status.durability,
+                    journal_backlog=status.journal_backlog,
+                    oldest_backlog_seconds=status.oldest_backlog_seconds,
+                    survives_machine_loss=status.durability == "postgres",
+                    ephemeral=status.ephemeral,
+                    missing_records=status.missing_records,
+                    conflicts=status.conflicts,
+                    orphans=status.orphans,
+                    summary=sentence(state_code(status), language_of(request)),
+                ),
+                learning_data=LearningHealth(
+                    total_conversations=totals.total_interactions,
+                    embeddings_cached=learning.embeddings_cached,
+                    rated_conversations=totals.rated_interactions,
+                    max_storage_limit=services.max_conversations,
+                ),
+                critical_checks=checks,
+                system_metrics=SystemHealth(
+                    cpu_percent=system.cpu_percent,
+                    memory_percent=system.memory_percent,
+                    disk_percent=system.disk_percent,
+                ),
+                response_time_ms=round((time.perf_counter() - started) * 1_000, 3),
+            )
+        )
+
+    @router.get(
+        "/api/ready",
+        summary="Whether something durable can be accepted",
+        response_model=ReadyReply,
+        responses={503: {"model": ErrorReply}},
+    )
+    async def ready(request: Request) -> Response:
+        status = services.store.status()
+        if status.accepting:
+            return wire.reply(ReadyReply(ready=True, mode=status.mode))
+        return wire.error_reply(request, 503, state_code(status), retry_after=5)
+
+    @router.get(
+        "/api/metrics",
+        summary="Prometheus metrics",
+        response_class=Response,
+        responses={
+            200: {"content": {"text/plain": {"schema": {"type": "string"}}}},
+            401: {"model": ErrorReply},
+        },
+    )
+    async def metrics(request: Request) -> Response:
+        services.access.require_metrics_reader(request)
+        status, totals = services.store.status(), await services.store.get_stats()
+        gauges = services.metrics
+        gauges.dialogues.set(totals.total_interactions)
+        gauges.rated.set(totals.rated_interactions)
+        gauges.accepting.set(status.accepting)
+        gauges.mode.labels(status.mode).set(1)
+        gauges.missing.set(status.missing_records)
+        gauges.orphans.set(status.orphans)
+        return Response(gauges.exposition(), media_type=METRICS_TYPE)
+
+    @router.get(
+        "/",
+        summary="The talk page, or what this is",
+        response_model=RootReply,
+        responses={200: {"content": {"text/html": {"schema": {"type": "string"}}}}},
+    )
+    async def root(request: Request) -> Response:
+        if "text/html" in request.headers.get("accept", ""):
+            response = Response(page, media_type="text/html")
+            response.headers["Content-Security-Policy"] = CSP
+            response.headers["Cache-Control"] = "no-cache"
+            response.headers["Vary"] = "Accept"
+            if not services.access.has_rater_cookie(request):
+                response.set_cookie(
+                    RATER_COOKIE,
+                    services.access.new_rater_cookie(secrets.token_urlsafe(12)),
+                    max_age=RATER_COOKIE_SECONDS,
+                    httponly=True,
+                    samesite="lax",
+                    secure=request.url.scheme == "https",
+                )
+            return response
+        totals = await services.store.get_stats()
+        stats: dict[str, Any] = {
+            "total_interactions": totals.total_interactions,
+            "rated_interactions": totals.rated_interactions,
+            "avg_rating": round(totals.avg_rating, 4),
+        }
+        return wire.reply(
+            RootReply(
+                name="VasDom AudioBot",
+                version=__version__,
+                description=DESCRIPTION,
+                features=FEATURES,
+                stats=stats,
+            )
+        )
+
+    return router

@@ -1,0 +1,267 @@
+"""The wire: what requests must look like and what replies do, as contract.md fixes them."""
+
+from __future__ import annotations
+
+from datetime import datetime
+from typing import Annotated, Any, Literal
+from uuid import UUID
+
+from pydantic import BaseModel, BeforeValidator, ConfigDict, Field
+from pydantic_core import PydanticCustomError
+
+from audiobot.domain import (
+    MAX_CORRECTION,
+    MAX_FEEDBACK,
+    MAX_MESSAGE,
+    MAX_SESSION_ID,
+    Durability,
+    Outcome,
+    SourceKind,
+)
+
+
+def _storable(value: object) -> object:
+    if isinstance(value, str) and "\x00" in value:
+        raise PydanticCustomError("text_has_nul", "NUL")
+    return value
+
+
+def _not_blank(value: object) -> object:
+    if isinstance(value, str) and not value.strip():
+        raise PydanticCustomError("text_blank", "blank")
+    return value
+
+
+Text = Annotated[str, BeforeValidator(_storable)]
+SpokenText = Annotated[Text, BeforeValidator(_not_blank)]
+
+
+class Request(BaseModel):
+    """A body: types are what they say (no rating of "5" or true), extra fields are let be."""
+
+    model_config = ConfigDict(strict=True, extra="ignore", frozen=True)
+
+
+class ProcessRequest(Request):
+    """A question."""
+
+    message: SpokenText = Field(min_length=1, max_length=MAX_MESSAGE, pattern=r"\S")
+    session_id: Text | None = Field(None, max_length=MAX_SESSION_ID)
+
+
+class FeedbackRequest(Request):
+    """A rating of an answer."""
+
+    log_id: Text = Field(max_length=MAX_SESSION_ID, description="the answer's log_id, any case")
+    rating: int = Field(ge=1, le=5)
+    feedback_text: Text | None = Field(None, max_length=MAX_FEEDBACK)
+    corrected_response: Text | None = Field(
+        None, max_length=MAX_CORRECTION, description="kept beside the rating, for the operator"
+    )
+
+
+class Reply(BaseModel):
+    """A reply: written once, by us."""
+
+    model_config = ConfigDict(frozen=True)
+
+
+class SourceLine(Reply):
+    """One line of the receipt; ``ids`` only to an operator."""
+
+    kind: SourceKind
+    title: str
+    dialogues: int = 0
+    raters: int = 0
+    ids: list[str] | None = None
+
+
+class ProcessReply(Reply):
+    """What the person is told, to the letter, and where it lies safe."""
+
+    response: str
+    log_id: UUID
+    session_id: str
+    model_used: str
+    response_time: float
+    similar_found: int
+    learning_improved: bool
+    durability: Durability
+    confidence: float | None
+    outcome: Outcome
+    sources: list[SourceLine]
+
+
+class FeedbackReply(Reply):
+    """What became of a rating."""
+
+    success: bool
+    message: str
+    log_id: UUID
+    will_be_used_for_training: bool
+    status: Literal["stored", "pending"]
+
+
+class StatsReply(Reply):
+    """Totals over all dialogues."""
+
+    total_interactions: int
+    avg_rating: float
+    positive_ratings: int
+    negative_ratings: int
+    rated_interactions: int
+    improvement_rate: float
+    last_learning_update: datetime | None
+    complete: bool
+    as_of: datetime
+
+
+class ExportMessage(Reply):
+    """One side of a dialogue."""
+
+    role: Literal["user", "assistant"]
+    content: str
+
+
+class ExportMetadata(Reply):
+    """Where a sample comes from."""
+
+    rating: int
+    timestamp: datetime
+    session_id: str
+
+
+class ExportSample(Reply):
+    """One dialogue in OpenAI's chat form."""
+
+    messages: list[ExportMessage]
+    metadata: ExportMetadata
+
+
+class ExportReply(Reply):
+    """A data set in one piece; ask for application/x-ndjson to stream it."""
+
+    total_exported: int
+    min_rating_used: int
+    data: list[ExportSample]
+    export_timestamp: datetime
+
+
+class SimilarConversation(Reply):
+    """A past dialogue near the one asked about."""
+
+    log_id: UUID
+    user_message: str
+    ai_response: str
+    rating: int | None
+    timestamp: datetime
+    similarity: float
+
+
+class SimilarReply(Reply):
+    """Past dialogues near one, nearest first."""
+
+    original_message: str | None
+    found_similar: int
+    similar_conversations: list[SimilarConversation]
+
+
+class ServicesHealth(Reply):
+    """What is usable now."""
+
+    database: bool
+    storage: bool
+    embeddings: bool
+    llm: bool
+    speech_to_text: bool
+    text_to_speech: bool
+
+
+class StorageHealth(Reply):
+    """Where dialogues lie; ``summary`` says it in one sentence."""
+
+    mode: str
+    reason: str
+    since: datetime
+    durability: Durability
+    journal_backlog: int
+    oldest_backlog_seconds: float
+    survives_machine_loss: bool
+    ephemeral: bool
+    missing_records: int
+    conflicts: int
+    orphans: int
+    summary: str
+
+
+class LearningHealth(Reply):
+    """How much there is to learn from."""
+
+    total_conversations: int
+    embeddings_cached: int
+    rated_conversations: int
+    max_storage_limit: int
+
+
+class SystemHealth(Reply):
+    """The machine's load, sampled in the background."""
+
+    cpu_percent: float
+    memory_percent: float
+    disk_percent: float
+
+
+class HealthReply(Reply):
+    """How the program is; always 200 while the process lives."""
+
+    status: Literal["healthy", "degraded"]
+    version: str
+    timestamp: datetime
+    uptime_seconds: float
+    response_time_ms: float
+    services: ServicesHealth
+    storage: StorageHealth
+    learning_data: LearningHealth
+    critical_checks: dict[str, bool]
+    system_metrics: SystemHealth
+
+
+class ReadyReply(Reply):
+    """Whether something durable can be accepted."""
+
+    ready: bool
+    mode: str
+
+
+class RootReply(Reply):
+    """What this is."""
+
+    name: str
+    version: str
+    description: str
+    features: list[str]
+    stats: dict[str, Any]
+
+
+class BadRowReply(Reply):
+    """A row of an imported file that was left out, and why."""
+
+    line: int
+    code: str
+    detail: str
+
+
+class ImportReply(Reply):
+    """What became of an imported file."""
+
+    source: str
+    items: int
+    changed: bool
+    bad_rows: list[BadRowReply]
+
+
+class ErrorReply(Reply):
+    """Every error: one sentence in the language asked for, and its code."""
+
+    detail: str
+    code: str

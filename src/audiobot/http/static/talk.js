@@ -1,0 +1,737 @@
+// @ts-check
+/** The public talk page: one conversation, kept in this tab, so that a reload loses nothing. */
+
+/** @typedef {{kind?: string, title?: string, dialogues?: number, raters?: number}} Source */
+/** @typedef {{kind: "network"|"timeout"|"busy"|"server", detail: string, status: number, retryAt: number}} Failure */
+/** @typedef {{rating: number, text?: string, key: string}} Feedback */
+/** @typedef {{feedback: Feedback, failure: Failure}} FailedFeedback */
+/** @typedef {{saved: number, savedText: string, waiting: Feedback|null, failed: FailedFeedback|null, draft: string, done: boolean}} Rating */
+/** @typedef {{text: string, logId: string, outcome: string, sources: Source[], at: number, rating: Rating}} Answer */
+/** @typedef {{key: string, question: string, sessionId: string|null, askedAt: number, pending: boolean, failure: Failure|null, answer: Answer|null}} Turn */
+/** @typedef {{sessionId: string|null, turns: Turn[]}} Conversation */
+
+const MAX_LENGTH = 2000;
+const COUNTER_FROM = 1800;
+const REPLY_TIMEOUT_MS = 20_000;
+const HEALTH_EVERY_MS = 30_000;
+const KEYBOARD_PAUSE_MS = 700;
+const LONGEST_WAIT_S = 3600;
+const STORED = "audiobot.talk.1";
+const STORED_DRAFT = "audiobot.draft";
+const STORED_LANGUAGE = "audiobot.language";
+const INVALID = [400, 413, 415, 422];
+
+const STRINGS = {
+  ru: {
+    language: "Язык",
+    conversation: "Вопросы и ответы",
+    welcomeTitle: "Здравствуйте!",
+    welcomeText: "Спросите об уборке вашего подъезда: о цене, графике, качестве.",
+    examples: ["Сколько стоит уборка подъезда?", "Как часто моют полы?", "Куда пожаловаться на плохую уборку?"],
+    newConversation: "Новый разговор",
+    messagePlaceholder: "Напишите вопрос…",
+    hint: "Enter — отправить, Shift + Enter — новая строка",
+    send: "Отправить",
+    left: (n = 0) => `Осталось знаков: не больше ${n}`,
+    you: "Вы:",
+    typing: "AudioBot готовит ответ",
+    handedOver: "Вопрос передан сотруднику",
+    sources: "Откуда ответ",
+    pastDialogues: "Похожие вопросы",
+    dialogues: { one: "диалог", few: "диалога", many: "диалогов" },
+    ratings: { one: "оценка", few: "оценки", many: "оценок" },
+    rate: "Оцените ответ",
+    star: (n = 0) => `${n} из 5`,
+    rated: "Сохранено",
+    thanks: "Спасибо!",
+    noteLabel: "Пара слов (необязательно)",
+    ratingFailed: "Оценка не сохранилась.",
+    retry: "Повторить",
+    retryIn: (time = "") => `Повтор через ${time}`,
+    offline: "Нет связи с сервером. Ваш вопрос не пропадёт.",
+    failures: {
+      network: "Не получилось связаться с сервером.",
+      timeout: "Сервер не ответил за 20 секунд.",
+      busy: "Слишком много запросов подряд.",
+      server: "Сервер сейчас не справился.",
+    },
+  },
+  en: {
+    language: "Language",
+    conversation: "Questions and answers",
+    welcomeTitle: "Hello!",
+    welcomeText: "Ask about the cleaning of your entrance: price, schedule, quality.",
+    examples: ["How much does entrance cleaning cost?", "How often are the floors washed?", "Where can I complain about poor cleaning?"],
+    newConversation: "New conversation",
+    messagePlaceholder: "Type your question…",
+    hint: "Enter to send, Shift + Enter for a new line",
+    send: "Send",
+    left: (n = 0) => `Characters left: at most ${n}`,
+    you: "You:",
+    typing: "AudioBot is preparing an answer",
+    handedOver: "Passed on to a person",
+    sources: "Where this comes from",
+    pastDialogues: "Similar questions",
+    dialogues: { one: "dialogue", other: "dialogues" },
+    ratings: { one: "rating", other: "ratings" },
+    rate: "Rate this answer",
+    star: (n = 0) => `${n} of 5`,
+    rated: "Saved",
+    thanks: "Thank you!",
+    noteLabel: "A few words (optional)",
+    ratingFailed: "The rating was not saved.",
+    retry: "Retry",
+    retryIn: (time = "") => `Retry in ${time}`,
+    offline: "No connection to the server. Your question will not be lost.",
+    failures: {
+      network: "Could not reach the server.",
+      timeout: "The server did not answer within 20 seconds.",
+      busy: "Too many requests in a row.",
+      server: "The server could not cope just now.",
+    },
+  },
+};
+
+// ---- state
+
+/**
+ * Storage can be full or blocked (merely naming it throws): the page then remembers while it is open.
+ * @template T @param {() => T} use
+ */
+function stored(use) {
+  try {
+    return use();
+  } catch {
+    return null;
+  }
+}
+
+/** @returns {Conversation} */
+function loadConversation() {
+  const last = /** @type {any} */ (parseObject(stored(() => sessionStorage.getItem(STORED)) ?? ""));
+  return last?.turns ? last : { sessionId: null, turns: [] };
+}
+
+/** @returns {"ru"|"en"} */
+function firstLanguage() {
+  const chosen = /** @type {any} */ (stored(() => localStorage.getItem(STORED_LANGUAGE)));
+  return chosen && chosen in STRINGS ? chosen : /^en\b/i.test(navigator.language) ? "en" : "ru";
+}
+
+let language = firstLanguage();
+let conversation = loadConversation();
+/** A request cut off by leaving the page is not a failure: it is asked again on return. */
+let leaving = false;
+
+const t = () => STRINGS[language];
+const save = () => stored(() => sessionStorage.setItem(STORED, JSON.stringify(conversation)));
+const isAsking = () => conversation.turns.some((turn) => turn.pending);
+const isBusy = () => conversation.turns.some((turn) => turn.pending || turn.answer?.rating.waiting);
+
+/** crypto.randomUUID exists on https and localhost only; a first try is often plain http. */
+function newKey() {
+  if (crypto.randomUUID) return crypto.randomUUID();
+  const digit = (/** @type {string} */ c) => (+c ^ (crypto.getRandomValues(new Uint8Array(1))[0] & (15 >> (+c / 4)))).toString(16);
+  return "10000000-1000-4000-8000-100000000000".replace(/[018]/g, digit);
+}
+
+// ---- server
+
+/**
+ * @param {string} path @param {object} body @param {string} key
+ * @returns {Promise<{data: any, failure: Failure|null}>}
+ */
+async function post(path, body, key) {
+  const abort = new AbortController();
+  const timer = setTimeout(() => abort.abort(), REPLY_TIMEOUT_MS);
+  try {
+    const reply = await fetch(path, {
+      method: "POST",
+      headers: { "Content-Type": "application/json", "Accept-Language": language, "Idempotency-Key": key },
+      body: JSON.stringify(body),
+      signal: abort.signal,
+    });
+    const data = parseObject(await reply.text());
+    showConnection(true);
+    return reply.ok && data ? { data, failure: null } : { data, failure: failureOf(reply, data) };
+  } catch {
+    if (!abort.signal.aborted) checkHealth();
+    return { data: null, failure: makeFailure(abort.signal.aborted ? "timeout" : "network") };
+  } finally {
+    clearTimeout(timer);
+  }
+}
+
+/** @param {string} text @returns {Record<string, any>|null} */
+function parseObject(text) {
+  try {
+    const value = JSON.parse(text);
+    return value && typeof value === "object" ? value : null;
+  } catch {
+    return null;
+  }
+}
+
+/** @param {Failure["kind"]} kind @returns {Failure} */
+const makeFailure = (kind) => ({ kind, detail: "", status: 0, retryAt: 0 });
+
+/** @param {Response} reply @param {Record<string, any>|null} data */
+function failureOf(reply, data) {
+  return {
+    ...makeFailure(reply.status === 429 ? "busy" : "server"),
+    status: reply.status,
+    detail: typeof data?.detail === "string" ? data.detail : "",
+    retryAt: [429, 503, 507].includes(reply.status) ? retryTime(reply.headers.get("Retry-After")) : 0,
+  };
+}
+
+/** From seconds or an HTTP date; 0 for at once. @param {string|null} header */
+function retryTime(header) {
+  const number = Number(header ?? 0);
+  const seconds = isNaN(number) ? (Date.parse(String(header)) - Date.now()) / 1000 : number;
+  return seconds > 0 ? Date.now() + Math.min(seconds, LONGEST_WAIT_S) * 1000 : 0;
+}
+
+async function checkHealth() {
+  try {
+    // a proxy in front answers 502 for a dead server; a 429 comes from a living one
+    const reply = await fetch("/api/health", { cache: "no-store", signal: AbortSignal.timeout?.(10_000) });
+    showConnection(reply.status < 500);
+  } catch {
+    if (!leaving) showConnection(false);
+  }
+}
+
+function watchConnection() {
+  let timer = 0;
+  const follow = () => {
+    clearInterval(timer);
+    if (document.hidden) return;
+    checkHealth();
+    timer = setInterval(checkHealth, HEALTH_EVERY_MS);
+  };
+  document.addEventListener("visibilitychange", follow);
+  window.addEventListener("online", checkHealth);
+  follow();
+}
+
+// ---- asking
+
+/** @param {string} question */
+function ask(question) {
+  /** @type {Turn} */
+  const turn = { key: newKey(), question, sessionId: conversation.sessionId, askedAt: Date.now(), pending: true, failure: null, answer: null };
+  conversation.turns.push(turn);
+  deliver(turn);
+  dom.log.append(mountTurn(turn));
+  scrollToTurn(turn);
+}
+
+/**
+ * The key and the body stay as they were at the first try, so that the server
+ * knows a retry; hence the turn keeps the session id it was asked with.
+ * @param {Turn} turn
+ */
+async function deliver(turn) {
+  turn.pending = true;
+  turn.failure = null;
+  changed(turn);
+  const body = { message: turn.question, session_id: turn.sessionId };
+  const { data, failure } = await post("/api/voice/process", body, turn.key);
+  if (leaving && failure) return;
+  turn.pending = false;
+  if (failure && INVALID.includes(failure.status)) return takeBack(turn, failure);
+  if (failure) turn.failure = failure;
+  else if (!data.response || !data.log_id) turn.failure = makeFailure("server");
+  else accept(turn, data);
+  const following = isNearEnd();
+  changed(turn);
+  if (following) scrollToTurn(turn);
+}
+
+/** @param {Turn} turn @param {Record<string, any>} data */
+function accept(turn, data) {
+  if (turn.sessionId === conversation.sessionId) conversation.sessionId = data.session_id;
+  turn.answer = {
+    text: data.response,
+    logId: data.log_id,
+    outcome: data.outcome,
+    sources: Array.isArray(data.sources) ? data.sources : [],
+    at: Date.now(),
+    rating: { saved: 0, savedText: "", waiting: null, failed: null, draft: "", done: false },
+  };
+}
+
+/** Refused words must be changed first: give them back, ahead of what was typed meanwhile. @param {Turn} turn @param {Failure} failure */
+function takeBack(turn, failure) {
+  conversation.turns = conversation.turns.filter((other) => other !== turn);
+  views.get(turn)?.root.remove();
+  const typed = dom.message.value.trim();
+  setDraft(typed ? `${turn.question}\n${typed}` : turn.question);
+  showComposerError(failure.detail || t().failures.server);
+  changed();
+  dom.message.focus();
+}
+
+/** @param {Turn} [turn] */
+function changed(turn) {
+  save();
+  if (turn) views.get(turn)?.update();
+  showControls();
+}
+
+// ---- rating
+
+const ratingInFlight = new WeakSet();
+
+/**
+ * Arrow keys pass through every star on the way, so a keyboard choice waits a moment.
+ * @param {Turn} turn @param {Feedback} feedback
+ */
+async function giveFeedback(turn, feedback, pause = 0) {
+  const { rating } = /** @type {Answer} */ (turn.answer);
+  rating.waiting = feedback;
+  rating.failed = null;
+  changed(turn);
+  await new Promise((resume) => setTimeout(resume, pause));
+  if (rating.waiting === feedback) sendFeedback(turn);
+}
+
+/** One request at a time for each answer, so that the last choice stays. @param {Turn} turn */
+async function sendFeedback(turn) {
+  if (!turn.answer || ratingInFlight.has(turn)) return;
+  const { logId, rating } = turn.answer;
+  ratingInFlight.add(turn);
+  while (rating.waiting) {
+    const feedback = rating.waiting;
+    const { failure } = await post("/api/voice/feedback", { log_id: logId, rating: feedback.rating, feedback_text: feedback.text }, feedback.key);
+    if (failure && leaving) break;
+    if (!failure) keepFeedback(rating, feedback);
+    if (rating.waiting !== feedback) continue;
+    rating.waiting = null;
+    rating.failed = failure && { feedback, failure };
+    changed(turn);
+  }
+  ratingInFlight.delete(turn);
+}
+
+/** @param {Rating} rating @param {Feedback} feedback */
+function keepFeedback(rating, feedback) {
+  const sentNote = (feedback.text ?? rating.savedText) !== rating.savedText;
+  // rated anew after the thanks: offer the words again
+  rating.done = sentNote || (rating.done && rating.saved === feedback.rating);
+  rating.saved = feedback.rating;
+  rating.savedText = feedback.text ?? rating.savedText;
+}
+
+/** @param {Turn} turn */
+function sendNote(turn) {
+  const { rating } = /** @type {Answer} */ (turn.answer);
+  const text = rating.draft.trim();
+  if (text !== rating.savedText) return giveFeedback(turn, { rating: rating.saved, text, key: newKey() });
+  rating.done = true;
+  changed(turn);
+}
+
+// ---- views
+
+/**
+ * @template {keyof HTMLElementTagNameMap} Tag
+ * @param {Tag} tag @param {string|Record<string, unknown>} [attributes] or just the class @param {Array<Node|string>} children
+ * @returns {HTMLElementTagNameMap[Tag]}
+ */
+function element(tag, attributes = {}, ...children) {
+  const node = document.createElement(tag);
+  if (typeof attributes === "string") attributes = { class: attributes };
+  for (const [name, value] of Object.entries(attributes)) node.setAttribute(name, String(value));
+  node.append(...children);
+  return node;
+}
+
+/** The page holds one drawing of each. @param {string} name */
+function icon(name) {
+  const svg = byId("icon").cloneNode(true);
+  svg.removeAttribute("id");
+  svg.firstElementChild.setAttribute("href", `#icon-${name}`);
+  return svg;
+}
+
+/** For a screen reader only. @param {string} words */
+const unseen = (words) => element("span", "unseen", words);
+
+/** @param {string} className @param {() => void} onClick @param {Array<Node|string>} children */
+function button(className, onClick, ...children) {
+  const node = element("button", { class: className, type: "button" }, ...children);
+  node.addEventListener("click", onClick);
+  return node;
+}
+
+/** Words of a dialogue: never markup, and read aloud in the language they are in. @param {string} words */
+function spoken(words) {
+  return element("p", { class: "words", lang: /[а-яё]/i.test(words) ? "ru" : "en", dir: "auto" }, words);
+}
+
+/** @param {number} at */
+function clock(at) {
+  const date = new Date(at);
+  return element("time", { datetime: date.toISOString() }, date.toLocaleTimeString("ru", { hour: "2-digit", minute: "2-digit" }));
+}
+
+/** @param {number} count @param {Record<string, string>} forms */
+function plural(count, forms) {
+  return `${count.toLocaleString(language)} ${forms[new Intl.PluralRules(language).select(count)]}`;
+}
+
+/** @type {Map<Turn, {root: HTMLElement, update: () => void}>} */
+const views = new Map();
+
+/** @param {Turn} turn */
+function mountTurn(turn) {
+  const root = element("div", "turn", questionBubble(turn));
+  /** @type {HTMLElement|null} */
+  let status = null;
+  /** @type {ReturnType<typeof answerBlock>|null} */
+  let answer = null;
+  const update = () => {
+    status?.remove();
+    status = turn.pending ? typingIndicator() : turn.failure ? questionFailure(turn, turn.failure) : null;
+    if (status) root.append(status);
+    if (turn.answer && !answer) root.append((answer = answerBlock(turn, turn.answer)).root);
+    else answer?.update();
+  };
+  views.set(turn, { root, update });
+  update();
+  return root;
+}
+
+/** @param {Turn} turn */
+function questionBubble(turn) {
+  return element("div", "turn-question", unseen(t().you), spoken(turn.question), clock(turn.askedAt));
+}
+
+function typingIndicator() {
+  return element("div", "typing", element("i"), element("i"), element("i"), unseen(t().typing));
+}
+
+/** @param {Turn} turn @param {Failure} failure */
+function questionFailure(turn, failure) {
+  const retry = () => {
+    dom.scroller.focus({ preventScroll: true });
+    deliver(turn);
+    scrollToTurn(turn);
+  };
+  return failureBlock("turn", failure, retry);
+}
+
+/** @param {string} part @param {Failure} failure @param {() => void} onRetry */
+function failureBlock(part, { kind, detail, retryAt }, onRetry, lead = "") {
+  const sentence = element("p", {}, icon("alert"), `${lead} ${detail || t().failures[kind]}`);
+  const countdown = element("span", { class: "countdown", "aria-live": "off" });
+  const retry = button(`button ${part === "turn" ? "retry" : "rating-retry"}`, onRetry, icon("retry"), t().retry);
+  const block = element("div", { class: `failure ${part}-error`, "data-retry-at": retryAt }, sentence, countdown, retry);
+  showWait(block);
+  return block;
+}
+
+/** One may retry when the server said so, and one question at a time. @param {any} block */
+function showWait({ dataset, children: [, countdown, retry] }) {
+  const left = Math.ceil((dataset.retryAt - Date.now()) / 1000);
+  const time = `${Math.floor(left / 60)}:${String(left % 60).padStart(2, "0")}`;
+  setText(countdown, left > 0 ? t().retryIn(time) : "");
+  retry.disabled = left > 0 || (retry.matches(".retry") && isAsking());
+}
+
+const showWaits = () => dom.log.querySelectorAll(".failure").forEach(showWait);
+
+/** @param {Turn} turn @param {Answer} answer */
+function answerBlock(turn, answer) {
+  const bubble = element("div", "bubble", unseen("AudioBot:"), spoken(answer.text), clock(answer.at));
+  const root = element("div", "turn-answer", bubble);
+  if (answer.outcome === "handed_over") root.append(element("p", "handed-over", icon("person"), t().handedOver));
+  const sources = answer.sources.map(sourceText).filter(Boolean);
+  if (sources.length) root.append(sourcesList(sources));
+  const rating = ratingBlock(turn, answer);
+  root.append(rating.root);
+  return { root, update: rating.update };
+}
+
+/** @param {Source} source */
+function sourceText(source) {
+  const { kind, title, dialogues, raters } = source ?? {};
+  const counts = [dialogues && plural(dialogues, t().dialogues), raters && plural(raters, t().ratings)].filter(Boolean).join(", ");
+  return kind === "dialogues" && counts ? `${title || t().pastDialogues}: ${counts}` : title ?? "";
+}
+
+/** @param {string[]} sources */
+function sourcesList(sources) {
+  const list = element("ul", {}, ...sources.map((source) => element("li", {}, source)));
+  return element("details", "sources", element("summary", {}, icon("arrow"), t().sources), list);
+}
+
+/** @param {Turn} turn @param {Answer} answer */
+function ratingBlock(turn, { rating }) {
+  const stars = [1, 2, 3, 4, 5].map((value) => starInput(turn, rating, value));
+  const group = element("div", { class: "stars", role: "radiogroup", "aria-label": t().rate }, ...stars.map((star) => star.label));
+  const status = element("p", { class: "rating-status", role: "status" });
+  const problem = element("div", { role: "alert" });
+  const note = noteForm(turn, rating);
+  // the log is live: five stars read out after every answer would drown it
+  const root = element("div", { class: "rating", "aria-live": "off" }, element("div", "rating-line", group, status), problem, note.form);
+  /** @type {Rating["failed"]} */
+  let shownFailure = null;
+  const update = () => {
+    const shown = rating.waiting?.rating ?? rating.saved;
+    for (const { label, input } of stars) {
+      input.checked = Number(input.value) === shown;
+      label.classList.toggle("lit", Number(input.value) <= shown);
+    }
+    const settled = rating.saved > 0 && !rating.failed && (rating.done || !rating.waiting);
+    setText(status, settled ? (rating.done ? t().thanks : t().rated) : shown || rating.failed ? "" : t().rate);
+    status.classList.toggle("rating-done", settled && rating.done);
+    note.update();
+    if (rating.failed === shownFailure) return;
+    shownFailure = rating.failed;
+    problem.replaceChildren(...(shownFailure ? [ratingFailure(turn, shownFailure)] : []));
+  };
+  update();
+  return { root, update };
+}
+
+/** Words written anew are read aloud anew. @param {Element} node @param {string} text */
+function setText(node, text) {
+  if (node.textContent !== text) node.textContent = text;
+}
+
+/** @param {Turn} turn @param {Rating} rating @param {number} value */
+function starInput(turn, rating, value) {
+  const input = element("input", { type: "radio", name: `rating-${turn.key}`, value });
+  let pause = 0;
+  // a click made by a key has no click count
+  input.addEventListener("click", (event) => (pause = event.detail ? 0 : KEYBOARD_PAUSE_MS));
+  input.addEventListener("change", () => giveFeedback(turn, { rating: value, text: rating.savedText || undefined, key: newKey() }, pause));
+  const label = element("label", "star", input, icon("star"), unseen(t().star(value)));
+  return { label, input };
+}
+
+/** @param {Turn} turn @param {NonNullable<Rating["failed"]>} failed */
+function ratingFailure(turn, { feedback, failure }) {
+  const retry = () => {
+    giveFeedback(turn, feedback);
+    focusRating(turn);
+  };
+  return failureBlock("rating", failure, retry, t().ratingFailed);
+}
+
+/** What had the focus is about to go, and must not take the reader's place with it. @param {Turn} turn */
+const focusRating = (turn) => /** @type {any} */ (views.get(turn)?.root.querySelector(":checked"))?.focus();
+
+/** @param {Turn} turn @param {Rating} rating */
+function noteForm(turn, rating) {
+  const input = element("input", {
+    class: "rating-note", value: rating.draft, maxlength: MAX_LENGTH, placeholder: t().noteLabel,
+    "aria-label": t().noteLabel, autocomplete: "off", enterkeyhint: "send",
+  });
+  const form = element("form", "rating-note-form", input, element("button", "button rating-note-send", icon("send"), unseen(t().send)));
+  input.addEventListener("input", () => {
+    rating.draft = input.value;
+    save();
+  });
+  form.addEventListener("submit", (event) => {
+    event.preventDefault();
+    if (!rating.waiting) sendNote(turn);
+  });
+  form.hidden = true;
+  const update = () => {
+    const wasHidden = form.hidden;
+    if (rating.done && form.contains(document.activeElement)) focusRating(turn);
+    form.hidden = !rating.saved || rating.done;
+    if (wasHidden && form.isConnected) form.scrollIntoView({ block: "nearest" });
+  };
+  return { form, update };
+}
+
+// ---- page
+
+const byId = (id = "") => /** @type {any} */ (document.getElementById(id));
+
+const dom = {
+  scroller: byId("scroller"),
+  welcome: byId("welcome"),
+  examples: byId("examples"),
+  log: byId("log"),
+  newConversation: byId("new-conversation"),
+  composer: byId("composer"),
+  composerError: byId("composer-error"),
+  message: byId("message"),
+  send: byId("send"),
+  counter: byId("counter"),
+  counterSpoken: byId("counter-spoken"),
+  connection: byId("connection"),
+};
+
+/** Everything the dictionary says; the dialogues keep the words they had. */
+function showLanguage() {
+  document.documentElement.lang = language;
+  const words = /** @type {any} */ (t());
+  const named = /** @type {NodeListOf<HTMLElement>} */ (document.querySelectorAll("[data-text], [data-label]"));
+  for (const node of named) {
+    const { text, label } = node.dataset;
+    if (text) node.textContent = words[text];
+    if (label) node.setAttribute("aria-label", words[label]);
+  }
+  dom.message.placeholder = t().messagePlaceholder;
+  for (const name of ["ru", "en"]) byId(`lang-${name}`).setAttribute("aria-pressed", String(name === language));
+  dom.examples.replaceChildren(...t().examples.map(exampleItem));
+  showComposerError("");
+  showConnection(!dom.connection.textContent);
+  showCounter();
+  showTurns();
+}
+
+function showTurns() {
+  views.clear();
+  // a rebuilt log holds nothing new, so it must not be read out again
+  dom.log.setAttribute("aria-live", "off");
+  dom.log.replaceChildren(...conversation.turns.map(mountTurn));
+  setTimeout(() => dom.log.setAttribute("aria-live", "polite"), 100);
+  showControls();
+}
+
+function showControls() {
+  const empty = !conversation.turns.length;
+  dom.welcome.hidden = !empty;
+  dom.newConversation.hidden = empty;
+  dom.newConversation.disabled = isBusy();
+  dom.send.disabled = isAsking();
+  showWaits();
+}
+
+/** @param {string} text */
+function showComposerError(text) {
+  setText(dom.composerError, text);
+  dom.message.setAttribute("aria-invalid", String(Boolean(text)));
+}
+
+/** @param {boolean} now */
+function showConnection(now) {
+  setText(dom.connection, now ? "" : t().offline);
+}
+
+function showCounter() {
+  const { length } = dom.message.value;
+  const near = length > COUNTER_FROM;
+  dom.counter.hidden = !near;
+  dom.counter.textContent = `${length} / ${MAX_LENGTH}`;
+  dom.counter.classList.toggle("full", length >= MAX_LENGTH);
+  // heard in steps of fifty: a number after every letter would make typing impossible
+  setText(dom.counterSpoken, near ? t().left(Math.max(0, Math.ceil((MAX_LENGTH - length) / 50) * 50)) : "");
+}
+
+/** The stylesheet stops the growth at six lines. */
+function fitMessage() {
+  dom.message.style.height = "auto";
+  dom.message.style.height = `${dom.message.scrollHeight}px`;
+}
+
+/** @param {string} text */
+function setDraft(text) {
+  dom.message.value = text;
+  draftChanged();
+}
+
+function draftChanged() {
+  stored(() => sessionStorage.setItem(STORED_DRAFT, dom.message.value));
+  showCounter();
+  fitMessage();
+}
+
+/** @param {string} example */
+function exampleItem(example) {
+  const choose = () => {
+    dom.scroller.focus({ preventScroll: true });
+    ask(example);
+  };
+  return element("li", {}, button("example", choose, example, icon("arrow")));
+}
+
+function submit() {
+  const question = dom.message.value.trim();
+  if (isAsking()) return;
+  showComposerError(question ? "" : t().messagePlaceholder);
+  dom.message.focus();
+  if (!question) return;
+  ask(question);
+  setDraft("");
+}
+
+function startAnew() {
+  if (isBusy()) return;
+  conversation = { sessionId: null, turns: [] };
+  save();
+  showTurns();
+  dom.scroller.focus({ preventScroll: true });
+}
+
+/** A growing composer or a phone's keyboard must not cover the last words. */
+function holdEnd() {
+  let atEnd = true;
+  dom.scroller.addEventListener("scroll", () => (atEnd = isNearEnd()));
+  new ResizeObserver(() => atEnd && scrollToEnd()).observe(dom.scroller);
+}
+
+const isNearEnd = () => dom.scroller.scrollHeight - dom.scroller.scrollTop - dom.scroller.clientHeight < 120;
+
+/** The question stays in sight above a long answer. @param {Turn} turn */
+function scrollToTurn(turn) {
+  const root = views.get(turn)?.root;
+  if (root) dom.scroller.scrollTo({ top: root.offsetTop - 12 });
+}
+
+const scrollToEnd = () => dom.scroller.scrollTo({ top: dom.scroller.scrollHeight, behavior: "instant" });
+
+/** What was under way when the page went is sent again under its old key: twice still counts once. */
+function resume() {
+  for (const turn of conversation.turns) {
+    if (turn.pending) deliver(turn);
+    if (turn.answer?.rating.waiting) sendFeedback(turn);
+  }
+}
+
+function listen() {
+  dom.composer.addEventListener("submit", (/** @type {Event} */ event) => {
+    event.preventDefault();
+    submit();
+  });
+  dom.message.addEventListener("keydown", (/** @type {KeyboardEvent} */ event) => {
+    if (event.key !== "Enter" || event.shiftKey || event.isComposing) return;
+    event.preventDefault();
+    submit();
+  });
+  dom.message.addEventListener("input", () => {
+    showComposerError("");
+    draftChanged();
+  });
+  for (const name of /** @type {const} */ (["ru", "en"])) {
+    byId(`lang-${name}`).addEventListener("click", () => {
+      language = name;
+      stored(() => localStorage.setItem(STORED_LANGUAGE, name));
+      showLanguage();
+    });
+  }
+  dom.newConversation.addEventListener("click", startAnew);
+  window.addEventListener("resize", fitMessage);
+  window.addEventListener("pagehide", () => (leaving = true));
+  window.addEventListener("pageshow", (event) => {
+    leaving = false;
+    if (event.persisted) resume();
+  });
+}
+
+listen();
+showLanguage();
+setDraft(stored(() => sessionStorage.getItem(STORED_DRAFT)) ?? "");
+scrollToEnd();
+holdEnd();
+setInterval(showWaits, 1000);
+watchConnection();
+resume();

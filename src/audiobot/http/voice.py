@@ -1,0 +1,129 @@
+"""The public calls: a question in, an answer out; a rating of it."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from fastapi import APIRouter
+from starlette.requests import Request
+from starlette.responses import Response
+
+from audiobot.domain import Conversation
+from audiobot.http import wire
+from audiobot.http.access import language_of
+from audiobot.http.schemas import (
+    ErrorReply,
+    FeedbackReply,
+    FeedbackRequest,
+    ProcessReply,
+    ProcessRequest,
+    SourceLine,
+)
+from audiobot.http.services import Services
+from audiobot.messages import sentence
+
+ERRORS: dict[int | str, dict[str, Any]] = {
+    code: {"model": ErrorReply} for code in (400, 413, 415, 422, 429, 503, 507)
+}
+
+
+def body_of(model: type[ProcessRequest | FeedbackRequest]) -> dict[str, Any]:
+    """OpenAPI's description of a JSON body and of the headers that both POSTs know."""
+    return {
+        "requestBody": {
+            "required": True,
+            "content": {"application/json": {"schema": model.model_json_schema()}},
+        },
+        "parameters": [
+            {
+                "name": "Idempotency-Key",
+                "in": "header",
+                "required": False,
+                "description": "same key and body: same reply, one dialogue; kept 24 hours",
+                "schema": {"type": "string", "pattern": "^[!-~]{1,200}$"},
+            }
+        ],
+    }
+
+
+def make_router(services: Services) -> APIRouter:
+    """``/api/voice/…`` over the running services."""
+    router = APIRouter(prefix="/api/voice", tags=["voice"])
+
+    @router.post(
+        "/process",
+        summary="Ask a question",
+        response_model=ProcessReply,
+        responses=ERRORS,
+        openapi_extra=body_of(ProcessRequest),
+    )
+    async def process(request: Request) -> Response:
+        await services.access.limit(request, "process")
+        key = wire.idempotency_key(request)
+        asked = await wire.read_json(request, ProcessRequest)
+        told = await services.conversation.process(
+            asked.message, asked.session_id, language_of(request), key
+        )
+        services.metrics.answers.labels(told.outcome).inc()
+        return wire.reply(_process_reply(told, services.access.is_operator(request)))
+
+    @router.post(
+        "/feedback",
+        summary="Rate an answer",
+        response_model=FeedbackReply,
+        responses={**ERRORS, 404: {"model": ErrorReply}},
+        openapi_extra=body_of(FeedbackRequest),
+    )
+    async def feedback(request: Request) -> Response:
+        await services.access.limit(request, "feedback")
+        key = wire.idempotency_key(request)
+        given = await wire.read_json(request, FeedbackRequest)
+        log_id = wire.parse_log_id(given.log_id)
+        outcome = await services.conversation.feedback(
+            log_id,
+            given.rating,
+            given.feedback_text,
+            corrected_response=given.corrected_response,
+            rater=services.access.rater(request, str(log_id)),
+            by_operator=services.access.is_operator(request),
+            idempotency_key=key,
+        )
+        services.metrics.feedback.labels(str(given.rating)).inc()
+        code = "feedback_thanks" if outcome.status == "stored" else "feedback_pending"
+        return wire.reply(
+            FeedbackReply(
+                success=True,
+                message=sentence(code, language_of(request)),
+                log_id=outcome.log_id,
+                will_be_used_for_training=outcome.answered
+                and outcome.rating >= services.min_rating,
+                status=outcome.status,
+            )
+        )
+
+    return router
+
+
+def _process_reply(told: Conversation, operator: bool) -> ProcessReply:
+    return ProcessReply(
+        response=told.ai_response,
+        log_id=told.log_id,
+        session_id=told.session_id,
+        model_used=told.model_used,
+        response_time=told.response_time,
+        similar_found=told.similar_found,
+        learning_improved=told.learning_improved,
+        durability=told.durability,
+        confidence=told.confidence,
+        outcome=told.outcome,
+        sources=[
+            SourceLine(
+                kind=source.kind,
+                title=source.title,
+                dialogues=source.dialogues,
+                raters=source.raters,
+                ids=list(source.ids) if operator else None,
+            )
+            for source in told.sources
+        ],
+    )

@@ -1,0 +1,190 @@
+"""Bytes to requests and errors to replies: sizes before content, short sentences, no echo."""
+
+from __future__ import annotations
+
+import json
+import re
+import traceback
+import uuid
+from typing import Any, Final, TypeVar
+
+from fastapi.exceptions import RequestValidationError
+from pydantic import BaseModel, ValidationError
+from pydantic_core import from_json
+from starlette.exceptions import HTTPException
+from starlette.requests import Request
+from starlette.responses import Response
+
+from audiobot.domain import MAX_SESSION_ID
+from audiobot.errors import (
+    AudioBotError,
+    IdempotencyMismatch,
+    InvalidValue,
+    MalformedRequest,
+    NotAllowed,
+    StorageFull,
+    StorageUnavailable,
+    TooManyRequests,
+    UnknownDialogue,
+)
+from audiobot.http.access import language_of
+from audiobot.http.schemas import ErrorReply
+from audiobot.messages import codes, sentence
+from audiobot.telemetry import get_logger
+
+log = get_logger(__name__)
+
+MAX_BODY: Final = 128 << 10
+"""Bytes: more than 8,000 characters of the costliest JSON escapes."""
+
+_M = TypeVar("_M", bound=BaseModel)
+_UUID: Final = re.compile(r"[0-9a-f]{8}(-[0-9a-f]{4}){3}-[0-9a-f]{12}", re.IGNORECASE)
+_KEY: Final = re.compile(r"[!-~]{1,200}")
+
+_STATUS: Final[dict[type[AudioBotError], int]] = {
+    InvalidValue: 422,
+    IdempotencyMismatch: 422,
+    UnknownDialogue: 404,
+    NotAllowed: 401,
+    TooManyRequests: 429,
+    StorageFull: 507,
+    StorageUnavailable: 503,
+}
+_MALFORMED: Final = {"body_too_large": 413, "content_type": 415}
+_HTTP_CODES: Final = {404: "not_found", 405: "method_not_allowed"}
+
+
+def reply(model: BaseModel, status: int = 200, headers: dict[str, str] | None = None) -> Response:
+    """A reply as JSON."""
+    return Response(model.model_dump_json(), status, headers, "application/json")
+
+
+async def read_body(request: Request, limit: int = MAX_BODY) -> bytes:
+    """The body, never more than ``limit`` bytes of it: refused by its size before it is read."""
+    declared = request.headers.get("content-length", "")
+    too_large = MalformedRequest("body_too_large", limit=limit)
+    if declared.isdigit() and int(declared[:20]) > limit:
+        raise too_large
+    body = bytearray()
+    async for chunk in request.stream():
+        body += chunk
+        if len(body) > limit:
+            raise too_large
+    return bytes(body)
+
+
+async def read_json(request: Request, model: type[_M]) -> _M:
+    """The body as ``model``: 415, 413, 400 or 422 for what is not one."""
+    kind, _, parameters = request.headers.get("content-type", "").lower().partition(";")
+    charset = parameters.partition("charset=")[2].strip().strip('"')
+    if kind.strip() != "application/json" or charset not in ("", "utf-8", "utf8"):
+        raise MalformedRequest("content_type")
+    body = await read_body(request)
+    try:
+        values = from_json(body, allow_inf_nan=False)
+    except ValueError:
+        raise _why_not_json(body) from None
+    if not isinstance(values, dict):
+        raise InvalidValue("body_not_object")
+    try:
+        return model.model_validate(values)
+    except ValidationError as error:
+        raise _as_invalid(error) from None
+
+
+def _why_not_json(body: bytes) -> AudioBotError:
+    """Lone surrogates are well-formed JSON of a bad value; all else is malformed."""
+    try:
+        values = json.loads(body.decode("utf-8"))
+    except (ValueError, RecursionError):
+        return MalformedRequest("json_malformed")
+    for name, value in values.items() if isinstance(values, dict) else ():
+        if isinstance(value, str) and any("\ud800" <= c <= "\udfff" for c in value):
+            known = name if name in {"message", "session_id", "feedback_text"} else "text"
+            return InvalidValue("text_has_surrogate", field=known)
+    return MalformedRequest("json_malformed")
+
+
+def _as_invalid(error: ValidationError) -> InvalidValue:
+    first = error.errors(include_input=False, include_url=False)[0]
+    field = str(first["loc"][0])[:40] if first["loc"] else "?"
+    kind = first["type"]
+    if kind == "missing":
+        return InvalidValue("field_missing", field=field)
+    if kind == "string_too_long":
+        return InvalidValue("text_too_long", field=field, limit=first["ctx"]["max_length"])
+    if kind in ("string_too_short", "string_pattern_mismatch"):
+        return InvalidValue("text_blank", field=field)
+    if kind in codes():
+        return InvalidValue(kind, field=field)
+    return InvalidValue("rating_range" if field == "rating" else "field_invalid", field=field)
+
+
+def parse_log_id(text: str) -> uuid.UUID:
+    """The id in any letter case; what is no UUID was never issued."""
+    if "\x00" in text:
+        raise InvalidValue("text_has_nul", field="log_id")
+    if len(text) > MAX_SESSION_ID or not _UUID.fullmatch(text):
+        raise UnknownDialogue("unknown_dialogue")
+    return uuid.UUID(text)
+
+
+def idempotency_key(request: Request) -> str | None:
+    """The Idempotency-Key header; ``InvalidValue`` when it is not 1-200 printable ASCII."""
+    key = request.headers.get("idempotency-key")
+    if key is not None and not _KEY.fullmatch(key):
+        raise InvalidValue("idempotency_key")
+    return key
+
+
+def error_reply(request: Request, status: int, code: str, **details: object) -> Response:
+    """The one form every error has."""
+    text = sentence(code, language_of(request), **details)
+    headers = {"Cache-Control": "no-store"}
+    if "retry_after" in details:
+        headers["Retry-After"] = str(details["retry_after"])
+    if status == 401:
+        headers["WWW-Authenticate"] = "Bearer"
+    if status == 413:
+        headers["Connection"] = "close"
+    return reply(ErrorReply(detail=text, code=code), status, headers)
+
+
+async def on_audiobot_error(request: Request, error: Exception) -> Response:
+    """An error of ours, by the status table."""
+    assert isinstance(error, AudioBotError)
+    if isinstance(error, MalformedRequest):
+        status = _MALFORMED.get(error.code, 400)
+    else:
+        kinds = (kind for kind in type(error).__mro__ if kind in _STATUS)
+        status = _STATUS.get(next(kinds, AudioBotError), 500)
+    details: dict[str, Any] = dict(error.details)
+    if hasattr(error, "retry_after"):
+        details["retry_after"] = error.retry_after
+    return error_reply(request, status, error.code, **details)
+
+
+async def on_http_exception(request: Request, error: Exception) -> Response:
+    """Starlette's own: no such page, no such method."""
+    assert isinstance(error, HTTPException)
+    code = _HTTP_CODES.get(error.status_code, "bad_request")
+    response = error_reply(request, error.status_code, code)
+    for name, value in (error.headers or {}).items():
+        response.headers[name] = value
+    return response
+
+
+async def on_bad_parameters(request: Request, error: Exception) -> Response:
+    """A query or path parameter outside its bounds."""
+    assert isinstance(error, RequestValidationError)
+    location = error.errors()[0]["loc"]
+    return error_reply(request, 422, "field_invalid", field=str(location[-1])[:40])
+
+
+async def on_any_error(request: Request, error: Exception) -> Response:
+    """A fault of ours: logged with its trace, told without it."""
+    request_id = request.scope.get("audiobot.request_id", "-")
+    # The frames without the error's text: that may quote what a person said.
+    frames = "".join(traceback.format_tb(error.__traceback__))
+    log.error("request failed", kind=type(error).__name__, frames=frames)
+    return error_reply(request, 500, "internal", request_id=request_id)

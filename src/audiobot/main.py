@@ -1,0 +1,307 @@
+"""The composition root: settings into services into a running server; it alone names adapters.
+
+Everything that opens is closed by one AsyncExitStack, in the opposite order.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import os
+import secrets
+import signal
+import socket
+import time
+from collections.abc import AsyncIterator, Awaitable, Callable
+from contextlib import AsyncExitStack, asynccontextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Final
+
+import psutil
+import uvicorn
+
+from audiobot import __version__
+from audiobot.answering.answer import KnowledgeAnswerer
+from audiobot.answering.embedding import EmbeddingService, shipped_vectors
+from audiobot.answering.knowledge import Importer, find_files, read_file, sample_items
+from audiobot.answering.ranking import load_weights
+from audiobot.conversation import ConversationService
+from audiobot.domain import utc_now
+from audiobot.errors import SetupError
+from audiobot.http.access import Access, is_loopback
+from audiobot.http.app import create_app
+from audiobot.http.services import LearningState, Services, SystemSample
+from audiobot.ports import Imported
+from audiobot.settings import Settings, unknown_names
+from audiobot.storage.adapter import StorageAdapter
+from audiobot.storage.directory import DataDirectory, DialogueIds, KeySet
+from audiobot.storage.journal import replace_file
+from audiobot.telemetry import Metrics, configure_logging, get_logger
+
+if TYPE_CHECKING:
+    from audiobot.answering.language_model import OpenAICompatibleModel
+
+log = get_logger(__name__)
+
+GRACE_SECONDS: Final = 10
+_SAMPLE_SECONDS: Final = 5.0
+_PROGRESS_SECONDS: Final = 2.0
+_MODEL_CHECK_SECONDS: Final = 30.0
+_NO_KNOWLEDGE: Final = "none"
+
+
+@dataclass(frozen=True)
+class Core:
+    """Store, answerer and use case, without a door: what commands and the server share."""
+
+    store: StorageAdapter
+    answerer: KnowledgeAnswerer
+    embedding: EmbeddingService
+    conversation: ConversationService
+    importer: Importer
+    keys: KeySet
+    directory: DataDirectory
+
+
+@asynccontextmanager
+async def open_core(settings: Settings) -> AsyncIterator[Core]:
+    """Everything but HTTP, opened on the data directory and closed in order.
+
+    The encoder loads in the background.
+    """
+    if settings.database_url is not None:
+        raise SetupError("database_not_built")
+    async with AsyncExitStack() as stack:
+        directory = DataDirectory(settings.data_dir)
+        stack.callback(directory.release)
+        secret = settings.secret.get_secret_value() if settings.secret else None
+        keys = KeySet(directory.path / "keys.json", secret)
+        store = StorageAdapter(
+            directory, DialogueIds(keys.ids), max_conversations=settings.max_conversations
+        )
+        await asyncio.to_thread(
+            store.open, lambda done: log.info("reading the journal", records=done)
+        )
+        await store.start()
+        stack.push_async_callback(store.close)
+        model = make_language_model(settings)
+        if model is not None:
+            stack.push_async_callback(model.close)
+            stack.push_async_callback(_cancel, asyncio.create_task(_check_model(model.check)))
+        cache = directory.path / "cache" / "vectors.npz"
+        embedding = EmbeddingService(cache, shipped_vectors())
+        stack.callback(embedding.close)
+        answerer = KnowledgeAnswerer(
+            store,
+            embedding,
+            load_weights(),
+            sample=list if settings.knowledge == _NO_KNOWLEDGE else sample_items,
+            language_model=model,
+            min_rating=settings.min_rating_threshold,
+        )
+        stack.callback(answerer.close)
+        importer = Importer(store, answerer)
+        if settings.knowledge not in (None, _NO_KNOWLEDGE):
+            await _import_at_start(importer, Path(settings.knowledge))
+        loading = asyncio.create_task(_load(answerer), name="load")
+        stack.push_async_callback(_cancel, loading)
+        conversation = ConversationService(store, answerer)
+        stack.push_async_callback(conversation.settle)
+        yield Core(store, answerer, embedding, conversation, importer, keys, directory)
+
+
+def make_language_model(settings: Settings) -> OpenAICompatibleModel | None:
+    """The language model that is configured, if one is."""
+    if not (settings.llm_base_url and settings.llm_model):
+        return None
+    # Imported only when it is used: the client costs every start a third of a second.
+    from audiobot.answering.language_model import OpenAICompatibleModel  # noqa: PLC0415
+
+    key = settings.llm_api_key.get_secret_value() if settings.llm_api_key else None
+    return OpenAICompatibleModel(
+        settings.llm_base_url, settings.llm_model, key, deadline=settings.llm_timeout
+    )
+
+
+async def _import_at_start(importer: Importer, path: Path) -> None:
+    for file in find_files(path):
+        imported = await importer.import_file(file.name, read_file(file))
+        _log_import(imported)
+
+
+def _log_import(imported: Imported) -> None:
+    log.info("knowledge imported", source=imported.source, items=imported.items)
+    for row in imported.bad_rows:
+        log.warning("row left out", source=imported.source, line=row.line, reason=row.code)
+
+
+async def _load(answerer: KnowledgeAnswerer) -> None:
+    """Load encoder, knowledge and dialogues; without them the n-grams go on answering."""
+    told = time.monotonic()
+
+    def progress(done: int, total: int) -> None:
+        nonlocal told
+        if time.monotonic() - told >= _PROGRESS_SECONDS:
+            told = time.monotonic()
+            log.info("reading the knowledge", done=done, total=total)
+
+    try:
+        await answerer.start(progress)
+    except Exception as error:  # noqa: BLE001  # the n-grams go on, health says so
+        log.error(  # noqa: TRY400  # the text of an error may quote what it read
+            "the encoder could not be loaded", kind=type(error).__name__
+        )
+    else:
+        log.info("ready to answer by meaning")
+
+
+async def _check_model(check: Callable[[], Awaitable[bool]]) -> None:
+    while True:
+        await check()
+        await asyncio.sleep(_MODEL_CHECK_SECONDS)
+
+
+async def _cancel(task: asyncio.Task[None]) -> None:
+    task.cancel()
+    with contextlib.suppress(asyncio.CancelledError):
+        await task
+
+
+class _SystemSampler:
+    """The machine's load, read in the background: a request never waits for it."""
+
+    def __init__(self, path: Path) -> None:
+        self._path = path
+        self.sample = SystemSample()
+
+    async def run(self) -> None:
+        psutil.cpu_percent(interval=None)
+        while True:
+            self.sample = SystemSample(
+                cpu_percent=psutil.cpu_percent(interval=None),
+                memory_percent=psutil.virtual_memory().percent,
+                disk_percent=psutil.disk_usage(str(self._path)).percent,
+            )
+            await asyncio.sleep(_SAMPLE_SECONDS)
+
+
+@asynccontextmanager
+async def open_services(
+    settings: Settings, host: str, *, process_token: str, port: int | None = None
+) -> AsyncIterator[Services]:
+    """A whole AudioBot, short of listening.
+
+    ``process_token`` makes its bearer an operator for as long as this process lives. With
+    ``port``, a note in the data directory tells commands on this machine where to knock.
+    """
+    async with AsyncExitStack() as stack:
+        core = await stack.enter_async_context(open_core(settings))
+        if port is not None:
+            core.directory.announce(_address(host, port), process_token)
+        loopback = is_loopback(host)
+        token = settings.operator_token.get_secret_value() if settings.operator_token else None
+        if token is None and not loopback:
+            token = _kept_token(core.directory.path / "operator-token")
+        sampler = _SystemSampler(settings.data_dir)
+        stack.push_async_callback(_cancel, asyncio.create_task(sampler.run()))
+        model = core.answerer.language_model
+
+        def learning() -> LearningState:
+            recall = core.answerer.recall
+            return LearningState(
+                last_update=recall.last_change if recall else None,
+                embeddings_ready=core.answerer.ready,
+                embeddings_cached=core.embedding.cached,
+            )
+
+        yield Services(
+            store=core.store,
+            conversation=core.conversation,
+            access=Access(
+                operator_token=token,
+                process_token=process_token,
+                loopback=loopback,
+                rater_key=core.keys.raters,
+                trusted_proxies=settings.trusted_proxies,
+                rate_limit=settings.rate_limit,
+            ),
+            metrics=Metrics(),
+            started_at=utc_now(),
+            min_rating=settings.min_rating_threshold,
+            max_conversations=settings.max_conversations,
+            cors_origins=settings.cors_origins,
+            learning=learning,
+            language_model_usable=lambda: model is not None and model.usable,
+            system=lambda: sampler.sample,
+            importer=core.importer,
+        )
+
+
+def _address(host: str, port: int) -> str:
+    """How a command on this machine reaches a server bound to ``host``."""
+    reachable = {"0.0.0.0": "127.0.0.1", "::": "::1"}.get(host, host)  # noqa: S104  # a comparison
+    return f"http://[{reachable}]:{port}" if ":" in reachable else f"http://{reachable}:{port}"
+
+
+def _kept_token(path: Path) -> str:
+    """The operator's token made for a server that others can reach: shown once, then kept."""
+    if path.exists():
+        return path.read_text().strip()
+    token = secrets.token_urlsafe(24)
+    replace_file(path, token.encode())
+    print(  # noqa: T201  # shown once, and never logged
+        f"Токен оператора / operator token: {token}\n({path})",
+        flush=True,
+    )
+    return token
+
+
+def listen(host: str, port: int) -> socket.socket:
+    """A bound socket; ``SetupError`` with a sentence when the address cannot be had."""
+    family = socket.AF_INET6 if ":" in host else socket.AF_INET
+    listener = socket.socket(family, socket.SOCK_STREAM)
+    listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+    try:
+        listener.bind((host, port))
+    except OSError as error:
+        listener.close()
+        cause = error.strerror or str(error)
+        raise SetupError("port_in_use", host=host, port=port, cause=cause) from error
+    return listener
+
+
+async def serve(settings: Settings, host: str, port: int, workers: int = 1) -> None:
+    """Serve until SIGTERM or SIGINT: then stop accepting, finish requests, close the journal."""
+    configure_logging(settings.log_level)
+    if workers > 1:
+        raise SetupError("workers_need_database")
+    for name in unknown_names(os.environ):
+        log.warning("unknown setting ignored", name=name)
+    listener = listen(host, port)
+    with contextlib.closing(listener):
+        opened = open_services(
+            settings,
+            host,
+            process_token=secrets.token_urlsafe(32),
+            port=listener.getsockname()[1],
+        )
+        async with opened as services:
+            config = uvicorn.Config(
+                create_app(services),
+                log_config=None,
+                access_log=False,
+                server_header=False,
+                lifespan="off",
+                proxy_headers=False,
+                timeout_graceful_shutdown=GRACE_SECONDS,
+                h11_max_incomplete_event_size=64 << 10,
+            )
+            # uvicorn raises the signal that stopped it once more after serving; the second
+            # one must find us closing the journal, not dead.
+            for received in (signal.SIGTERM, signal.SIGINT):
+                signal.signal(received, lambda *_: None)
+            host_and_port = f"{host}:{listener.getsockname()[1]}"
+            log.info("serving", address=host_and_port, version=__version__)
+            await uvicorn.Server(config).serve(sockets=[listener])
+        log.info("stopped", journal="synced")

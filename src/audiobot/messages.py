@@ -1,0 +1,287 @@
+"""Every sentence AudioBot says on its own account, in Russian and English, by code."""
+
+from __future__ import annotations
+
+import string
+from typing import Final
+
+from audiobot.domain import Language
+
+_SENTENCES: Final[dict[str, tuple[str, str]]] = {
+    # Bad input.
+    "text_too_long": (
+        "Поле «{field}» длиннее {limit} знаков: сократите его.",
+        "The field '{field}' is longer than {limit} characters: shorten it.",
+    ),
+    "text_has_nul": (
+        "В поле «{field}» есть нулевой символ: уберите его.",
+        "The field '{field}' holds a NUL character: remove it.",
+    ),
+    "text_has_surrogate": (
+        "В поле «{field}» есть символ, который нельзя записать в UTF-8: уберите его.",
+        "The field '{field}' holds a character that UTF-8 cannot express: remove it.",
+    ),
+    "text_blank": (
+        "Поле «{field}» пустое: напишите в нём хотя бы одно слово.",
+        "The field '{field}' is blank: write at least one word in it.",
+    ),
+    "rating_range": (
+        "Оценка — это целое число от 1 до 5.",
+        "The rating is a whole number from 1 to 5.",
+    ),
+    "embedding_shape": (
+        "Размер вектора не совпадает с указанным.",
+        "The vector's size does not match the one given.",
+    ),
+    "embedding_not_finite": (
+        "В векторе есть NaN или бесконечность.",
+        "The vector holds NaN or infinity.",
+    ),
+    "field_missing": (
+        "Не хватает поля «{field}»: добавьте его.",
+        "The field '{field}' is missing: add it.",
+    ),
+    "field_invalid": (
+        "Поле «{field}» имеет неверное значение: сверьтесь с описанием в /openapi.json.",
+        "The field '{field}' has a wrong value: see its description in /openapi.json.",
+    ),
+    "body_not_object": (
+        "Тело запроса должно быть объектом JSON.",
+        "The request's body must be a JSON object.",
+    ),
+    "json_malformed": (
+        "Тело запроса — не JSON в UTF-8: исправьте его и повторите.",
+        "The request's body is not JSON in UTF-8: mend it and try again.",
+    ),
+    "body_too_large": (
+        "Тело запроса больше {limit} байт: сократите его.",
+        "The request's body is over {limit} bytes: shorten it.",
+    ),
+    "content_type": (
+        "Ожидается Content-Type: application/json.",
+        "Content-Type: application/json is expected.",
+    ),
+    "unknown_dialogue": (
+        "Такого диалога AudioBot не вёл: проверьте log_id.",
+        "AudioBot never held that dialogue: check the log_id.",
+    ),
+    "idempotency_mismatch": (
+        "С этим Idempotency-Key уже был другой запрос: возьмите новый ключ.",
+        "That Idempotency-Key came with another request before: use a new key.",
+    ),
+    "idempotency_key": (
+        "Idempotency-Key — от 1 до 200 печатных знаков ASCII.",
+        "Idempotency-Key is 1 to 200 printable ASCII characters.",
+    ),
+    "format_unknown": (
+        "Такого формата выгрузки нет: используйте format=openai.",
+        "There is no such export format: use format=openai.",
+    ),
+    "mask_not_built": (
+        "Маскирование в этой версии ещё не построено: вызовите с mask=false.",
+        "Masking is not built in this version yet: call with mask=false.",
+    ),
+    "not_found": ("Такой страницы нет.", "There is no such page."),
+    "method_not_allowed": (
+        "Этот метод здесь не поддерживается.",
+        "That method is not supported here.",
+    ),
+    "bad_request": (
+        "Запрос не разобрать: проверьте его и повторите.",
+        "The request cannot be read: check it and try again.",
+    ),
+    # Who is who.
+    "operator_only": (
+        "Этот вызов — для оператора: передайте заголовок Authorization: Bearer с его токеном.",
+        "This call is an operator's: send the header Authorization: Bearer with the token.",
+    ),
+    "too_many_requests": (
+        "Слишком много запросов: повторите через {retry_after} с.",
+        "Too many requests: try again in {retry_after} s.",
+    ),
+    # Storage.
+    "disk_full": (
+        "На диске кончилось место, новые вопросы пока не принимаются; всё принятое сохранено. "
+        "Освободите место в каталоге данных.",
+        "The disk is full, new questions are refused for now; all that was accepted is safe. "
+        "Free some space for the data directory.",
+    ),
+    "journal_unwritable": (
+        "Журнал не удаётся записать; всё принятое сохранено. Проверьте каталог данных.",
+        "The journal cannot be written; all that was accepted is safe. Check the data directory.",
+    ),
+    "shutting_down": (
+        "Сервер останавливается: повторите запрос через несколько секунд.",
+        "The server is stopping: try again in a few seconds.",
+    ),
+    "internal": (
+        "Внутренняя ошибка. Она записана в журнал сервера под номером {request_id}.",
+        "Internal error. It is in the server's log under {request_id}.",
+    ),
+    "state_memory": (
+        "Диалоги хранятся на этой машине: каждый записан в журнал на диске до ответа.",
+        "Dialogues are kept on this machine: each is in the journal on disk before the reply.",
+    ),
+    "state_full": (
+        "На диске нет места: новые вопросы отклоняются, всё принятое цело.",
+        "The disk is full: new questions are refused, all that was accepted is safe.",
+    ),
+    "state_unwritable": (
+        "Журнал не записывается: новые вопросы отклоняются, всё принятое цело.",
+        "The journal cannot be written: new questions are refused, all accepted ones are safe.",
+    ),
+    # Start.
+    "data_dir_unwritable": (
+        "В каталог данных {path} нельзя писать ({cause}). Исправьте права или укажите другой в "
+        "AUDIOBOT_DATA_DIR.",
+        "The data directory {path} cannot be written ({cause}). Mend its permissions or name "
+        "another in AUDIOBOT_DATA_DIR.",
+    ),
+    "data_dir_full": (
+        "В каталоге данных {path} свободно меньше {need} МиБ. Освободите место или укажите "
+        "другой в AUDIOBOT_DATA_DIR.",
+        "The data directory {path} has less than {need} MiB free. Free some space or name "
+        "another in AUDIOBOT_DATA_DIR.",
+    ),
+    "data_dir_in_use": (
+        "Каталог данных {path} занят другим сервером AudioBot ({owner}). Остановите его или "
+        "укажите другой каталог в AUDIOBOT_DATA_DIR.",
+        "The data directory {path} belongs to another running AudioBot ({owner}). Stop it or "
+        "name another in AUDIOBOT_DATA_DIR.",
+    ),
+    "port_in_use": (
+        "Адрес {host}:{port} занять нельзя ({cause}). Выберите другой порт: --port или PORT.",
+        "The address {host}:{port} cannot be bound ({cause}). Choose another: --port or PORT.",
+    ),
+    "workers_need_database": (
+        "Без DATABASE_URL работает один процесс: уберите --workers или задайте DATABASE_URL.",
+        "Without DATABASE_URL there is one worker: drop --workers or set DATABASE_URL.",
+    ),
+    "database_not_built": (
+        "Эта версия ещё не работает с PostgreSQL: уберите DATABASE_URL, диалоги будут храниться "
+        "в журнале на этой машине.",
+        "This version does not speak to PostgreSQL yet: unset DATABASE_URL, dialogues will be "
+        "kept in the journal on this machine.",
+    ),
+    "setting_invalid": (
+        "Настройка {name} неверна: {cause}.",
+        "The setting {name} is wrong: {cause}.",
+    ),
+    "knowledge_missing": (
+        "Знаний по пути {path} нет: проверьте AUDIOBOT_KNOWLEDGE или аргумент команды.",
+        "There is no knowledge at {path}: check AUDIOBOT_KNOWLEDGE or the command's argument.",
+    ),
+    "knowledge_too_large": (
+        "Файл {path} больше {limit} МиБ: разделите его.",
+        "The file {path} is over {limit} MiB: split it.",
+    ),
+    "knowledge_kind": (
+        "Файл «{field}» не .md, .csv или .jsonl: сохраните его в одном из этих видов.",
+        "The file '{field}' is no .md, .csv or .jsonl: save it as one of these.",
+    ),
+    "row_not_utf8": (
+        "Файл не в UTF-8: сохраните его в этой кодировке.",
+        "The file is not in UTF-8: save it in that encoding.",
+    ),
+    "row_repeated": (
+        "Такой вопрос в файле уже есть: оставьте один.",
+        "The file holds that question already: keep one of them.",
+    ),
+    "row_no_columns": (
+        "В первой строке нужны названия столбцов: question,answer (или вопрос,ответ).",
+        "The first line must name the columns: question,answer.",
+    ),
+    "row_not_csv": ("Строку не разобрать как CSV.", "The row cannot be read as CSV."),
+    "row_not_json": (
+        'Строка — не объект вида {{"question": "…", "answer": "…"}}.',
+        'The row is no object such as {{"question": "…", "answer": "…"}}.',
+    ),
+    "record_too_large": (
+        "Запись больше {limit} МиБ: разделите её.",
+        "The record is over {limit} MiB: split it.",
+    ),
+    "server_said": ("Сервер ответил: {detail}", "The server said: {detail}"),
+    "doctor_no_encoder": (
+        "не установлен: ответы ищутся по буквосочетаниям, это слабее. На x86-64 его ставит "
+        "make install.",
+        "not installed: answers are found by letter groups, which is weaker. On x86-64 make "
+        "install brings it.",
+    ),
+    "doctor_no_server": (
+        "не запущен: audiobot serve (или make serve).",
+        "not running: audiobot serve (or make serve).",
+    ),
+    "doctor_ephemeral": (
+        "каталог данных исчезнет вместе с контейнером или машиной: подключите том.",
+        "the data directory goes with the container or machine: mount a volume.",
+    ),
+    "doctor_unknown_setting": (
+        "такой настройки нет: проверьте имя.",
+        "there is no such setting: check the name.",
+    ),
+    "doctor_no_database": (
+        "не настроен, и это не ошибка: диалоги лежат в журнале на этой машине.",
+        "not configured, and that is fine: dialogues are in the journal on this machine.",
+    ),
+    "doctor_no_model": (
+        "не настроена, и это не ошибка: бот отвечает словами компании.",
+        "not configured, and that is fine: the bot answers in the company's own words.",
+    ),
+    "doctor_model_away": (
+        "не отвечает: проверьте AUDIOBOT_LLM_BASE_URL и ключ. Бот отвечает без неё.",
+        "does not answer: check AUDIOBOT_LLM_BASE_URL and the key. The bot answers without it.",
+    ),
+    "llm_failed": (
+        "Языковая модель не дала ответа ({cause}).",
+        "The language model gave no answer ({cause}).",
+    ),
+    # What the bot says in a dialogue.
+    "handed_over": (
+        "Точного ответа на этот вопрос у меня нет, поэтому гадать не буду. Я сохранил его для "
+        "сотрудника компании.",
+        "I have no certain answer to that, so I will not guess. I have kept your question for "
+        "the company's staff.",
+    ),
+    "small_talk_hello": (
+        "Здравствуйте! Я отвечаю на вопросы об услугах компании. Что вас интересует?",
+        "Hello! I answer questions about the company's services. What would you like to know?",
+    ),
+    "small_talk_thanks": (
+        "Пожалуйста! Если ответ помог, поставьте ему оценку — так я учусь.",
+        "You are welcome! If the answer helped, please rate it: that is how I learn.",
+    ),
+    "small_talk_bye": ("До свидания! Хорошего дня.", "Goodbye! Have a good day."),
+    "small_talk_who": (
+        "Я AudioBot, программа-помощник. Отвечаю по материалам компании, а когда не знаю "
+        "ответа, сохраняю вопрос для сотрудника.",
+        "I am AudioBot, an assistant program. I answer from the company's own material, and "
+        "when I do not know, I keep the question for its staff.",
+    ),
+    "feedback_thanks": ("Спасибо, оценка сохранена.", "Thank you, your rating is kept."),
+    "feedback_pending": (
+        "Спасибо, оценка сохранена и будет присоединена к диалогу, как только он станет доступен.",
+        "Thank you, your rating is kept and will join its dialogue as soon as that is in reach.",
+    ),
+}
+
+
+class _Blank(string.Formatter):
+    """A formatter for which a missing detail is a dash, so that no error hides another."""
+
+    def get_value(self, key: int | str, args: object, kwargs: object) -> object:  # noqa: ARG002  # the base class's shape
+        assert isinstance(kwargs, dict)
+        return kwargs.get(key, "-")
+
+
+_formatter = _Blank()
+
+
+def sentence(code: str, language: Language, **details: object) -> str:
+    """The sentence for ``code`` in ``language``, its blanks filled from ``details``."""
+    russian, english = _SENTENCES.get(code, (code, code))
+    return _formatter.vformat(russian if language == "ru" else english, (), details)
+
+
+def codes() -> frozenset[str]:
+    """Every code that has a sentence."""
+    return frozenset(_SENTENCES)

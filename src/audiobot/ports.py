@@ -1,0 +1,251 @@
+"""The seams of AudioBot: every Protocol, its contract in prose. Adapters are named only in main.
+
+Each sentence below is a promise that the conformance suite tests on every implementation.
+"""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterator, Sequence
+from typing import Protocol
+from uuid import UUID
+
+import msgspec
+import numpy as np
+from numpy.typing import NDArray
+
+from audiobot.domain import (
+    Candidate,
+    Conversation,
+    Embedding,
+    Idempotency,
+    KnowledgeItem,
+    KnowledgeSource,
+    Language,
+    Outcome,
+    RatingOutcome,
+    Source,
+    Stats,
+    StorageStatus,
+)
+
+Matrix = NDArray[np.float32]
+"""float32 numbers; shape (rows, dimension), or (dimension,) for a single vector."""
+
+
+class Store(Protocol):
+    """Where dialogues live. The same in every mode; callers never ask which one is active.
+
+    Writing
+        When ``add_conversation`` or ``update_rating`` returns, what it wrote is durable
+        (committed in PostgreSQL or fsynced in the journal). Cancelling a caller neither undoes
+        nor tears a write. Every write is a repeatable operation.
+
+    Errors
+        ``InvalidValue`` for what no store would take, before anything is written;
+        ``IdempotencyMismatch`` for a used key with another request; ``StorageFull`` or
+        ``StorageUnavailable`` (both retryable) when nothing durable can be accepted. What was
+        acknowledged stays, whatever is raised later.
+    """
+
+    @property
+    def database_available(self) -> bool:
+        """True while PostgreSQL takes the writes."""
+        ...
+
+    async def add_conversation(
+        self,
+        log_id: UUID | None,
+        user_msg: str,
+        ai_response: str,
+        session_id: str,
+        *,
+        reply: Reply | None = None,
+        response_time: float = 0.0,
+        idempotency: Idempotency | None = None,
+    ) -> Conversation:
+        """Keep a dialogue; with ``log_id`` None a new id is issued.
+
+        Insert-once: if the id is taken, or ``idempotency`` was used by the same request, the
+        dialogue that came first is returned and nothing is written.
+        """
+        ...
+
+    async def update_rating(
+        self,
+        log_id: UUID,
+        rating: int,
+        feedback: str | None = None,
+        *,
+        corrected_response: str | None = None,
+        rater: str | None = None,
+        by_operator: bool = False,
+        idempotency: Idempotency | None = None,
+    ) -> RatingOutcome:
+        """Rate a dialogue; the newest acknowledged rating counts, every rating is kept.
+
+        ``pending`` when the id is genuine but its dialogue is not in reach; raises
+        ``UnknownDialogue`` when AudioBot never issued the id.
+        """
+        ...
+
+    async def find_reply(self, idempotency: Idempotency) -> Conversation | RatingOutcome | None:
+        """What the same request under the same key came to in the last 24 hours, if it did."""
+        ...
+
+    async def get_conversation(self, log_id: UUID) -> Conversation | None:
+        """The dialogue with its current rating; None for a genuine id that is not in reach.
+
+        Raises ``UnknownDialogue`` for an id AudioBot never issued.
+        """
+        ...
+
+    async def get_stats(self) -> Stats:
+        """Totals over every dialogue kept, equal to a recount at this moment."""
+        ...
+
+    def get_rated_conversations(
+        self, min_rating: int = 4, *, answered: bool = False
+    ) -> AsyncIterator[Conversation]:
+        """Dialogues rated at least ``min_rating``, oldest first, in bounded memory.
+
+        With ``answered``, only those whose person got an answer.
+        """
+        ...
+
+    async def replace_knowledge(self, name: str, items: Sequence[KnowledgeItem]) -> bool:
+        """Keep ``items`` in place of all that source ``name`` held; False when nothing changed."""
+        ...
+
+    async def get_knowledge(self) -> list[KnowledgeSource]:
+        """Every source that holds items, by name."""
+        ...
+
+    def status(self) -> StorageStatus:
+        """Where dialogues lie right now and whether more are accepted; never blocks."""
+        ...
+
+
+class Encoder(Protocol):
+    """Turns texts into unit vectors. Called from one worker thread at a time; may be slow."""
+
+    @property
+    def name(self) -> str:
+        """The model's name with its version: vectors of two names are never compared."""
+        ...
+
+    @property
+    def dimension(self) -> int:
+        """How many float32 numbers a vector has."""
+        ...
+
+    def query(self, texts: Sequence[str]) -> Matrix:
+        """Vectors of questions, shape (len(texts), dimension), each of length 1."""
+        ...
+
+    def passage(self, texts: Sequence[str]) -> Matrix:
+        """Vectors of texts that answer, shape (len(texts), dimension), each of length 1."""
+        ...
+
+
+class Reply(msgspec.Struct, frozen=True, kw_only=True):
+    """What the bot says to one question, and everything that speaks for it."""
+
+    text: str
+    outcome: Outcome = "answered"
+    model_used: str = "retrieval"
+    language: Language = "ru"
+    confidence: float | None = None
+    sources: tuple[Source, ...] = ()
+    candidates: tuple[Candidate, ...] = ()
+    propensity: float | None = None
+    similar_found: int = 0
+    learning_improved: bool = False
+    token_count: int | None = None
+    versions: dict[str, str] = {}
+    embedding: Embedding | None = None
+
+
+class Similar(msgspec.Struct, frozen=True):
+    """A past dialogue near a question, and how near: cosine, 1.0 for the same words."""
+
+    conversation: Conversation
+    similarity: float
+
+
+class Answerer(Protocol):
+    """Answers one question from what the company knows, or says that it does not know."""
+
+    async def answer(self, question: str, language: Language) -> Reply:
+        """The reply; never raises for a question that passed the edge."""
+        ...
+
+    async def similar(self, conversation: Conversation, limit: int) -> list[Similar]:
+        """Rated dialogues nearest to ``conversation``, itself excluded, nearest first."""
+        ...
+
+    async def learn(self, log_id: UUID) -> None:
+        """Take notice that a dialogue was rated: it counts from the next question on."""
+        ...
+
+    async def refresh(self) -> None:
+        """Take up the knowledge as the store now holds it."""
+        ...
+
+
+class Passage(msgspec.Struct, frozen=True):
+    """What a language model is given to answer from."""
+
+    title: str
+    text: str
+
+
+class Completion(msgspec.Struct, frozen=True):
+    """What a language model said; ``token_count`` is its own count of the tokens it made."""
+
+    text: str
+    model: str
+    token_count: int | None
+
+
+class LanguageModel(Protocol):
+    """Words an answer from passages. Raises ``LanguageModelError`` in time, whatever happens."""
+
+    @property
+    def usable(self) -> bool:
+        """False while the model is known to be out of reach."""
+        ...
+
+    async def complete(
+        self, question: str, passages: Sequence[Passage], language: Language
+    ) -> Completion | None:
+        """An answer that rests on ``passages``, or None when the model finds none in them."""
+        ...
+
+
+class BadRow(msgspec.Struct, frozen=True):
+    """A row of a file that was left out: at which line (from 1), and why, by code."""
+
+    line: int
+    code: str
+    details: dict[str, object]
+
+
+class Imported(msgspec.Struct, frozen=True):
+    """What became of a file: its good items, whether they changed anything, its bad rows."""
+
+    source: str
+    items: int
+    changed: bool
+    bad_rows: list[BadRow]
+
+
+class KnowledgeImporter(Protocol):
+    """Takes files of knowledge into the store; what they say counts at once."""
+
+    async def import_file(self, name: str, data: bytes) -> Imported:
+        """Replace what source ``name`` held by the good rows of ``data``.
+
+        A file without one good row replaces nothing. Raises ``InvalidValue`` when its name's
+        ending is none of .md, .csv, .jsonl.
+        """
+        ...

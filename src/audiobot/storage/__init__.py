@@ -1,0 +1,1 @@
+"""Where dialogues live: the journal (the truth), its index, the memory in front, one adapter."""

@@ -1,0 +1,433 @@
+"""The journal's index: for every dialogue ever journaled, where it lies and how it is rated now.
+
+A small SQLite file beside the journal that holds numbers and positions, never a word of anyone.
+It is derived: ``applied`` says up to which sequence number it is true, the rest is caught up
+from the journal at the next opening, and a lost or broken index is built anew. It is what keeps
+memory bounded: an evicted dialogue stays rateable, counted and exportable through it.
+
+Statistics come from a summary that the triggers below keep inside the row's own transaction, so
+they equal a recount at every moment.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import sqlite3
+import threading
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager
+from datetime import UTC, datetime, timedelta
+from pathlib import Path
+from typing import Final, NamedTuple
+from uuid import UUID
+
+import msgspec
+
+from audiobot.domain import Conversation, Idempotency, KnowledgeSource, Stats, content_hash
+from audiobot.errors import IdempotencyMismatch
+from audiobot.storage.journal import Gap, Position
+from audiobot.storage.operations import (
+    AddConversation,
+    Operation,
+    RateConversation,
+    ReplaceKnowledge,
+)
+
+SCHEMA_VERSION: Final = 1
+IDEMPOTENCY_HOURS: Final = 24
+_PRUNE_EVERY_US: Final = 60_000_000
+
+_SCHEMA: Final = """
+CREATE TABLE meta (name TEXT PRIMARY KEY, value INTEGER NOT NULL) WITHOUT ROWID;
+INSERT INTO meta VALUES ('applied', 0), ('conflicts', 0), ('pruned', 0);
+
+-- One row for each dialogue; segment is NULL while only its rating has arrived.
+CREATE TABLE dialogue (
+    log_id BLOB PRIMARY KEY,
+    segment INTEGER, byte INTEGER, length INTEGER,
+    content BLOB,
+    created INTEGER,              -- microseconds since the epoch
+    answered INTEGER NOT NULL DEFAULT 0,
+    rating INTEGER,
+    version INTEGER, op_id BLOB,  -- of the rating that counts
+    rating_segment INTEGER, rating_byte INTEGER, rating_length INTEGER
+) WITHOUT ROWID;
+CREATE INDEX dialogue_created ON dialogue (created, rating) WHERE segment IS NOT NULL;
+CREATE INDEX dialogue_rated ON dialogue (created, log_id, rating, answered)
+    WHERE rating IS NOT NULL AND segment IS NOT NULL;
+CREATE INDEX dialogue_orphan ON dialogue (log_id) WHERE segment IS NULL;
+
+CREATE TABLE summary (rating INTEGER PRIMARY KEY, dialogues INTEGER NOT NULL);
+INSERT INTO summary VALUES (0, 0), (1, 0), (2, 0), (3, 0), (4, 0), (5, 0);
+CREATE TRIGGER dialogue_counted AFTER INSERT ON dialogue WHEN new.segment IS NOT NULL BEGIN
+    UPDATE summary SET dialogues = dialogues + 1 WHERE rating = coalesce(new.rating, 0);
+END;
+CREATE TRIGGER dialogue_recounted AFTER UPDATE OF rating, segment ON dialogue BEGIN
+    UPDATE summary SET dialogues = dialogues - 1
+        WHERE rating = coalesce(old.rating, 0) AND old.segment IS NOT NULL;
+    UPDATE summary SET dialogues = dialogues + 1
+        WHERE rating = coalesce(new.rating, 0) AND new.segment IS NOT NULL;
+END;
+
+CREATE TABLE operation (key BLOB PRIMARY KEY, request BLOB NOT NULL, log_id BLOB NOT NULL,
+    segment INTEGER NOT NULL, byte INTEGER NOT NULL, length INTEGER NOT NULL,
+    at INTEGER NOT NULL) WITHOUT ROWID;
+CREATE INDEX operation_at ON operation (at);
+
+CREATE TABLE knowledge (source TEXT PRIMARY KEY, version INTEGER NOT NULL, op_id BLOB NOT NULL,
+    content BLOB NOT NULL, segment INTEGER NOT NULL, byte INTEGER NOT NULL,
+    length INTEGER NOT NULL) WITHOUT ROWID;
+CREATE TABLE gap (first INTEGER PRIMARY KEY, last INTEGER NOT NULL);
+"""
+
+
+def microseconds(moment: datetime) -> int:
+    """Whole microseconds since the epoch."""
+    return (moment - datetime(1970, 1, 1, tzinfo=UTC)) // timedelta(microseconds=1)
+
+
+class Row(NamedTuple):
+    """What the index knows of one dialogue: where its words lie, and the rating that counts."""
+
+    log_id: UUID
+    position: Position | None
+    answered: bool
+    rating: int | None
+    version: int
+    rating_position: Position | None
+
+
+class Known(NamedTuple):
+    """An operation that came before under the same Idempotency-Key."""
+
+    log_id: UUID
+    position: Position
+
+
+_ROW: Final = (
+    "SELECT log_id, segment, byte, length, answered, rating, version, rating_segment,"
+    " rating_byte, rating_length FROM dialogue "
+)
+
+
+def _row(values: tuple[object, ...]) -> Row:
+    log_id, segment, byte, length, answered, rating, version, r_segment, r_byte, r_length = values
+    assert isinstance(log_id, bytes)
+    return Row(
+        UUID(bytes=log_id),
+        None if segment is None else Position(segment, byte, length),  # type: ignore[arg-type]
+        bool(answered),
+        rating,  # type: ignore[arg-type]  # SQLite's columns carry no static type
+        version or 0,  # type: ignore[arg-type]
+        None if r_segment is None else Position(r_segment, r_byte, r_length),  # type: ignore[arg-type]
+    )
+
+
+def _connect(path: Path, *, write: bool) -> sqlite3.Connection:
+    connection = sqlite3.connect(path, isolation_level=None, check_same_thread=False)
+    if write:
+        # The journal is the truth: losing the newest commits costs a catch-up, not a dialogue.
+        connection.execute("PRAGMA journal_mode = WAL")
+        connection.execute("PRAGMA synchronous = NORMAL")
+    else:
+        # Only the writer checkpoints: SQLite before 3.51.3 can corrupt a WAL that two reset.
+        connection.execute("PRAGMA query_only = ON")
+    return connection
+
+
+class Index:
+    """One writing connection for the commit thread, one reading connection for everyone else.
+
+    ``stamp``, ``apply`` and ``transaction`` belong to the thread that commits; the other methods
+    may be called from any thread.
+    """
+
+    def __init__(self, path: Path) -> None:
+        self.path = path
+        self._write = self._open()
+        self._read = _connect(path, write=False)
+        self._read_lock = threading.Lock()
+
+    def _open(self) -> sqlite3.Connection:
+        try:
+            connection = _connect(self.path, write=True)
+            (version,) = connection.execute("PRAGMA user_version").fetchone()
+            (verdict,) = connection.execute("PRAGMA quick_check(1)").fetchone()
+            if version == SCHEMA_VERSION and verdict == "ok":
+                return connection
+            connection.close()
+        except sqlite3.DatabaseError:
+            pass
+        return self._create()
+
+    def _create(self) -> sqlite3.Connection:
+        for suffix in ("", "-wal", "-shm"):
+            self.path.with_name(self.path.name + suffix).unlink(missing_ok=True)
+        connection = _connect(self.path, write=True)
+        connection.executescript(
+            f"BEGIN; {_SCHEMA} PRAGMA user_version = {SCHEMA_VERSION}; COMMIT;"
+        )
+        self.path.chmod(0o600)
+        return connection
+
+    def rebuild(self) -> None:
+        """Start over, empty: the caller applies the whole journal next."""
+        self._read.close()
+        self._write.close()
+        self._write = self._create()
+        self._read = _connect(self.path, write=False)
+
+    def close(self) -> None:
+        """Close both connections; the next opening continues where this one stops."""
+        self._read.close()
+        self._write.close()
+
+    # -- the commit thread's side ----------------------------------------------------------
+
+    @contextmanager
+    def transaction(self) -> Iterator[None]:
+        """All that is applied inside becomes true together, or not at all."""
+        self._write.execute("BEGIN IMMEDIATE")
+        try:
+            yield
+            self._write.execute("COMMIT")
+        except BaseException:
+            if self._write.in_transaction:
+                self._write.execute("ROLLBACK")
+            raise
+
+    def stamp(self, operation: Operation) -> int:
+        """The version that a live write of ``operation`` takes: above what is stored."""
+        match operation:
+            case RateConversation():
+                row = self._write.execute(
+                    "SELECT version FROM dialogue WHERE log_id = ?", (operation.log_id.bytes,)
+                ).fetchone()
+            case ReplaceKnowledge():
+                row = self._write.execute(
+                    "SELECT version FROM knowledge WHERE source = ?", (operation.source.name,)
+                ).fetchone()
+            case AddConversation():
+                return 0
+        stored = row[0] if row and row[0] is not None else 0
+        return max(operation.version, stored + 1)
+
+    def known(self, idempotency: Idempotency | None) -> Known | None:
+        """The operation that bears this key already; ``IdempotencyMismatch`` if it differs."""
+        return _known(self._write, idempotency)
+
+    def row(self, log_id: UUID) -> Row | None:
+        """What is known of a dialogue, the open transaction included."""
+        found = self._write.execute(_ROW + "WHERE log_id = ?", (log_id.bytes,)).fetchone()
+        return _row(found) if found else None
+
+    def apply(self, sequence: int, position: Position, operation: Operation) -> None:
+        """The one way in: used by live commits, by catching up and by building anew."""
+        match operation:
+            case AddConversation():
+                self._add(position, operation)
+            case RateConversation():
+                self._rate(position, operation)
+            case ReplaceKnowledge():
+                self._replace(position, operation)
+        self._write.execute("UPDATE meta SET value = ? WHERE name = 'applied'", (sequence,))
+
+    def apply_gap(self, gap: Gap) -> None:
+        """Remember a range of records that damage took."""
+        self._write.execute("INSERT OR IGNORE INTO gap VALUES (?, ?)", (gap.first, gap.last))
+        self._write.execute(
+            "UPDATE meta SET value = max(value, ?) WHERE name = 'applied'", (gap.last,)
+        )
+
+    def _add(self, position: Position, operation: AddConversation) -> None:
+        told = operation.conversation
+        content = content_hash(told)
+        changed = self._write.execute(
+            "INSERT INTO dialogue (log_id, segment, byte, length, content, created, answered)"
+            " VALUES (?, ?, ?, ?, ?, ?, ?) ON CONFLICT (log_id) DO UPDATE SET"
+            " segment = excluded.segment, byte = excluded.byte, length = excluded.length,"
+            " content = excluded.content, created = excluded.created,"
+            " answered = excluded.answered WHERE dialogue.segment IS NULL",
+            (
+                told.log_id.bytes,
+                *position,
+                content,
+                microseconds(told.created_at),
+                told.outcome == "answered",
+            ),
+        ).rowcount
+        if not changed:
+            self._write.execute(
+                "UPDATE meta SET value = value + 1 WHERE name = 'conflicts' AND EXISTS"
+                " (SELECT 1 FROM dialogue WHERE log_id = ? AND content <> ?)",
+                (told.log_id.bytes, content),
+            )
+        self._remember(operation.idempotency, told.log_id, position, microseconds(told.created_at))
+
+    def _rate(self, position: Position, operation: RateConversation) -> None:
+        self._write.execute(
+            "INSERT INTO dialogue (log_id, rating, version, op_id, rating_segment, rating_byte,"
+            " rating_length) VALUES (?, ?, ?, ?, ?, ?, ?) ON CONFLICT (log_id) DO UPDATE SET"
+            " rating = excluded.rating, version = excluded.version, op_id = excluded.op_id,"
+            " rating_segment = excluded.rating_segment, rating_byte = excluded.rating_byte,"
+            " rating_length = excluded.rating_length WHERE dialogue.version IS NULL"
+            " OR (excluded.version, excluded.op_id) > (dialogue.version, dialogue.op_id)",
+            (
+                operation.log_id.bytes,
+                operation.rating,
+                operation.version,
+                operation.op_id.bytes,
+                *position,
+            ),
+        )
+        at = microseconds(operation.rated_at)
+        self._remember(operation.idempotency, operation.log_id, position, at)
+
+    def count_conflict(self) -> None:
+        """Another dialogue came under an id that is taken: the first one stays, this is told."""
+        self._write.execute("UPDATE meta SET value = value + 1 WHERE name = 'conflicts'")
+
+    def same_content(self, conversation: Conversation) -> bool:
+        """True when the dialogue kept under this id is this one, to the byte."""
+        (kept,) = self._write.execute(
+            "SELECT content FROM dialogue WHERE log_id = ?", (conversation.log_id.bytes,)
+        ).fetchone()
+        return bool(kept == content_hash(conversation))
+
+    def same_knowledge(self, source: KnowledgeSource) -> bool:
+        """True when the source is kept already with just these items."""
+        found = self._write.execute(
+            "SELECT content FROM knowledge WHERE source = ?", (source.name,)
+        ).fetchone()
+        return found is not None and bool(found[0] == _items_hash(source))
+
+    def _replace(self, position: Position, operation: ReplaceKnowledge) -> None:
+        self._write.execute(
+            "INSERT INTO knowledge VALUES (?, ?, ?, ?, ?, ?, ?) ON CONFLICT (source) DO UPDATE"
+            " SET version = excluded.version, op_id = excluded.op_id, content = excluded.content,"
+            " segment = excluded.segment, byte = excluded.byte, length = excluded.length"
+            " WHERE (excluded.version, excluded.op_id) > (knowledge.version, knowledge.op_id)",
+            (
+                operation.source.name,
+                operation.version,
+                operation.op_id.bytes,
+                _items_hash(operation.source),
+                *position,
+            ),
+        )
+
+    def _remember(
+        self, idempotency: Idempotency | None, log_id: UUID, position: Position, at: int
+    ) -> None:
+        if idempotency is None:
+            return
+        self._write.execute(
+            "INSERT OR IGNORE INTO operation VALUES (?, ?, ?, ?, ?, ?, ?)",
+            (idempotency.key, idempotency.request, log_id.bytes, *position, at),
+        )
+        horizon = at - IDEMPOTENCY_HOURS * 3_600_000_000
+        (pruned,) = self._write.execute("SELECT value FROM meta WHERE name = 'pruned'").fetchone()
+        if at - pruned >= _PRUNE_EVERY_US:
+            self._write.execute("DELETE FROM operation WHERE at < ?", (horizon,))
+            self._write.execute("UPDATE meta SET value = ? WHERE name = 'pruned'", (at,))
+
+    # -- everyone's side -------------------------------------------------------------------
+
+    def _all(self, sql: str, values: Iterable[object] = ()) -> list[tuple[object, ...]]:
+        with self._read_lock:
+            return self._read.execute(sql, tuple(values)).fetchall()
+
+    def meta(self, name: str) -> int:
+        """A number the index keeps of itself: ``applied``, ``conflicts``."""
+        ((value,),) = self._all("SELECT value FROM meta WHERE name = ?", (name,))
+        assert isinstance(value, int)
+        return value
+
+    def find(self, log_id: UUID) -> Row | None:
+        """What is committed of a dialogue."""
+        found = self._all(_ROW + "WHERE log_id = ?", (log_id.bytes,))
+        return _row(found[0]) if found else None
+
+    def find_known(self, idempotency: Idempotency) -> Known | None:
+        """The committed operation under this key; ``IdempotencyMismatch`` if it differs."""
+        with self._read_lock:
+            return _known(self._read, idempotency)
+
+    def rated(
+        self, min_rating: int, after: tuple[int, bytes] | None, limit: int, *, answered: bool
+    ) -> list[tuple[tuple[int, bytes], Row]]:
+        """A page of rated dialogues, oldest first; ``after`` is the last page's last key."""
+        created, log_id = after or (-1, b"")
+        rows = self._all(
+            _ROW.replace(" FROM", ", created FROM")
+            + "WHERE rating IS NOT NULL AND segment IS NOT NULL AND rating >= ?"
+            " AND answered >= ? AND (created, log_id) > (?, ?) ORDER BY created, log_id LIMIT ?",
+            (min_rating, int(answered), created, log_id, limit),
+        )
+        return [((r[-1], r[0]), _row(r[:-1])) for r in rows]  # type: ignore[misc]
+
+    def newest(self, limit: int) -> list[Row]:
+        """The newest dialogues that have their words, oldest of them first."""
+        rows = self._all(_ROW + "WHERE segment IS NOT NULL ORDER BY created DESC LIMIT ?", (limit,))
+        return [_row(r) for r in reversed(rows)]
+
+    def knowledge(self) -> list[tuple[str, Position]]:
+        """Where each imported source lies, by name."""
+        rows = self._all("SELECT source, segment, byte, length FROM knowledge ORDER BY source")
+        return [(r[0], Position(r[1], r[2], r[3])) for r in rows]  # type: ignore[arg-type, misc]
+
+    def stats(self, now: datetime) -> Stats:
+        """Totals from the summary; the last day's from the rows themselves."""
+        since = microseconds(now - timedelta(hours=24))
+        with self._read_lock:
+            # One statement, one snapshot: a commit between two would tear the numbers.
+            counts = dict(
+                self._read.execute(
+                    "SELECT rating, dialogues FROM summary UNION ALL"
+                    " SELECT 6, count(*) FROM dialogue WHERE segment IS NOT NULL AND created >= ?"
+                    " UNION ALL SELECT 7, count(*) FROM dialogue"
+                    " WHERE segment IS NOT NULL AND created >= ? AND rating >= 4",
+                    (since, since),
+                ).fetchall()
+            )
+        rated = sum(counts[r] for r in range(1, 6))
+        return Stats(
+            total_interactions=rated + counts[0],
+            rated_interactions=rated,
+            rating_sum=sum(r * counts[r] for r in range(1, 6)),
+            positive_ratings=counts[4] + counts[5],
+            negative_ratings=counts[1] + counts[2],
+            recent=counts[6],
+            recent_positive=counts[7],
+            complete=True,
+            as_of=now,
+        )
+
+    def orphans(self) -> int:
+        """Ratings whose dialogue has not arrived."""
+        ((count,),) = self._all("SELECT count(*) FROM dialogue WHERE segment IS NULL")
+        assert isinstance(count, int)
+        return count
+
+    def gaps(self) -> list[tuple[int, int]]:
+        """Ranges of journal records that damage took, first and last number."""
+        return [(r[0], r[1]) for r in self._all("SELECT first, last FROM gap ORDER BY first")]  # type: ignore[misc]
+
+
+def _items_hash(source: KnowledgeSource) -> bytes:
+    return hashlib.sha256(msgspec.msgpack.encode(source.items)).digest()
+
+
+def _known(connection: sqlite3.Connection, idempotency: Idempotency | None) -> Known | None:
+    if idempotency is None:
+        return None
+    found = connection.execute(
+        "SELECT request, log_id, segment, byte, length FROM operation WHERE key = ?",
+        (idempotency.key,),
+    ).fetchone()
+    if found is None:
+        return None
+    request, log_id, *place = found
+    if request != idempotency.request:
+        raise IdempotencyMismatch("idempotency_mismatch")
+    return Known(UUID(bytes=log_id), Position(*place))

@@ -1,0 +1,490 @@
+"""The journal: an append-only, checksummed, segmented log on disk; what it acknowledges survives.
+
+Shape on disk, in one slot directory::
+
+    00000001.log …   segments: a header, then frames
+    high-water       the last durable sequence number, at most about a second behind
+    set-aside/       damaged segments and torn tails, as they were found; never deleted
+
+Frame: magic (4 bytes, not valid UTF-8), kind (u8), sequence number (u64), payload length (u32),
+CRC-32 (u32) of kind, number, length and payload, then the payload. Sequence numbers are
+contiguous from 1. A frame of kind *gap* stands where frames were lost to damage: its payload
+is the last lost number (u64).
+
+What opening promises (guarantee 11): a torn tail loses only the record that was never
+acknowledged; after damage every readable record is kept, the missing range of numbers is named,
+the damaged file is set aside, and the journal opens.
+
+The write-ahead logs of ARIES (Mohan et al., 1992) and of LevelDB's log format gave the ideas of
+resynchronising at a frame boundary and of a checksum per record.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import errno
+import os
+import re
+import struct
+import threading
+import time
+import zlib
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Final, NamedTuple
+
+from audiobot.errors import StorageFull, StorageUnavailable
+
+MAGIC: Final = b"\xf5AB\xff"
+_FRAME: Final = struct.Struct("<4sBQII")
+_CHECKED: Final = struct.Struct("<BQI")
+_HEADER: Final = struct.Struct("<8sHQI")
+_HEADER_MAGIC: Final = b"\xf5ABJRNL\xff"
+_HIGH_WATER: Final = struct.Struct("<QI")
+_U64: Final = struct.Struct("<Q")
+FORMAT: Final = 1
+
+KIND_OPERATION: Final = 1
+KIND_GAP: Final = 2
+
+MAX_PAYLOAD: Final = 16 << 20
+SEGMENT_BYTES: Final = 16 << 20
+HIGH_WATER_SECONDS: Final = 0.5
+_HIGH_WATER_SLOT: Final = 512
+_OPEN_READERS: Final = 16
+
+_SEGMENT_NAME: Final = re.compile(r"(\d{8})\.log")
+
+
+class Position(NamedTuple):
+    """Where a frame lies: segment number, byte offset of its first byte, its length in bytes."""
+
+    segment: int
+    offset: int
+    length: int
+
+
+class Entry(NamedTuple):
+    """One operation read back: its sequence number, its place, its payload."""
+
+    sequence: int
+    position: Position
+    payload: bytes
+
+
+class Gap(NamedTuple):
+    """Records ``first``..``last`` (both included; none when ``last < first``) lost to damage."""
+
+    first: int
+    last: int
+    segment: int
+
+
+class DamagedRecord(Exception):
+    """A frame that was whole when it was written cannot be read back any more."""
+
+
+def _frame(kind: int, sequence: int, payload: bytes) -> bytes:
+    checked = _CHECKED.pack(kind, sequence, len(payload))
+    crc = zlib.crc32(payload, zlib.crc32(checked))
+    return _FRAME.pack(MAGIC, kind, sequence, len(payload), crc) + payload
+
+
+def _header(first: int) -> bytes:
+    body = struct.pack("<8sHQ", _HEADER_MAGIC, FORMAT, first)
+    return body + struct.pack("<I", zlib.crc32(body))
+
+
+def _header_first(data: bytes | memoryview) -> int | None:
+    """The first sequence number that a segment's header promises; None when it is damaged."""
+    if len(data) < _HEADER.size:
+        return None
+    magic, version, first, crc = _HEADER.unpack_from(data)
+    whole = magic == _HEADER_MAGIC and version == FORMAT
+    return first if whole and crc == zlib.crc32(bytes(data[: _HEADER.size - 4])) else None
+
+
+class _Frame(NamedTuple):
+    kind: int
+    sequence: int
+    offset: int
+    end: int
+
+
+def _read_frame(data: bytes, offset: int) -> _Frame | None:
+    """The frame that starts at ``offset``, or None when no whole one does."""
+    if offset + _FRAME.size > len(data):
+        return None
+    magic, kind, sequence, length, crc = _FRAME.unpack_from(data, offset)
+    end = offset + _FRAME.size + length
+    if magic != MAGIC or length > MAX_PAYLOAD or end > len(data):
+        return None
+    checked = zlib.crc32(_CHECKED.pack(kind, sequence, length))
+    if zlib.crc32(memoryview(data)[offset + _FRAME.size : end], checked) != crc:
+        return None
+    return _Frame(kind, sequence, offset, end)
+
+
+class _Damage(NamedTuple):
+    """Bytes ``start``..``end`` of a segment that hold no whole frame."""
+
+    start: int
+    end: int
+
+
+def _scan(data: bytes) -> Iterator[_Frame | _Damage]:
+    """Walk a segment's bytes: every whole frame in order, and every stretch that is none."""
+    # With its header damaged the first frame may still stand in its place, or anywhere.
+    offset = _HEADER.size if _header_first(data) is not None else 0
+    while offset < len(data):
+        frame = _read_frame(data, offset)
+        if frame is not None:
+            yield frame
+            offset = frame.end
+            continue
+        start, found = offset, offset
+        while frame is None and (found := data.find(MAGIC, found + 1)) >= 0:
+            frame = _read_frame(data, found)
+        yield _Damage(start, found if frame is not None else len(data))
+        if frame is None:
+            return
+        offset = found
+
+
+class _Mended(NamedTuple):
+    """What a segment looks like once it is mended, and what was found in it.
+
+    ``changed`` is ``None`` when the bytes are good as they are, else why they were not.
+    """
+
+    data: bytes
+    next_sequence: int
+    gaps: list[Gap]
+    torn: bytes
+    changed: str | None
+
+
+def _mend(data: bytes, due: int, end_due: int, *, segment: int, is_last: bool) -> _Mended:
+    """Check one segment's bytes and say what they should be.
+
+    ``due`` is the sequence number that should come first, ``end_due`` the one that should
+    follow the segment's last. Pure: every damage a test can invent ends here.
+    """
+    first = _header_first(data)
+    gaps: list[Gap] = []
+    body = bytearray()
+    torn = b""
+    changed = None if first is not None else "header"
+
+    def lost(first_lost: int, last_lost: int) -> None:
+        gaps.append(Gap(first_lost, last_lost, segment))
+        body.extend(_frame(KIND_GAP, first_lost, _U64.pack(last_lost)))
+
+    begins = due
+    for part in _scan(data):
+        if isinstance(part, _Damage):
+            if is_last and part.end == len(data) and due >= end_due:
+                torn = data[part.start :]  # as far as anything on disk says, never acknowledged
+                changed = changed if changed and data[: part.start] else "torn"
+            elif part.end > _HEADER.size:
+                changed = "damage"
+            continue
+        if part.sequence > due:
+            lost(due, part.sequence - 1)
+            changed = "damage"
+        if part.kind == KIND_GAP:
+            (last,) = _U64.unpack_from(data, part.offset + _FRAME.size)
+            gaps.append(Gap(part.sequence, last, segment))
+            due = max(due, last + 1)
+        else:
+            due = max(due, part.sequence + 1)
+        body.extend(memoryview(data)[part.offset : part.end])
+    if due < end_due:
+        lost(due, end_due - 1)
+        due, changed = end_due, "damage"
+    if changed is None:
+        return _Mended(data, due, gaps, b"", None)
+    return _Mended(_header(begins) + bytes(body), due, gaps, torn, changed)
+
+
+def fsync_directory(path: Path) -> None:
+    """Make renames and new names in ``path`` durable."""
+    fd = os.open(path, os.O_RDONLY | os.O_DIRECTORY)
+    try:
+        os.fsync(fd)
+    finally:
+        os.close(fd)
+
+
+def replace_file(path: Path, data: bytes) -> None:
+    """Put ``data`` in ``path``'s place durably and in one step, readable by the owner only."""
+    temporary = path.with_name(path.name + ".new")
+    fd = os.open(temporary, os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_CLOEXEC, 0o600)
+    with os.fdopen(fd, "wb") as file:
+        file.write(data)
+        file.flush()
+        os.fsync(file.fileno())
+    os.replace(temporary, path)
+    fsync_directory(path.parent)
+
+
+class Journal:
+    """One writer's log in one directory; the caller holds the directory's lock.
+
+    A commit is ``stage`` once per record, then ``commit``, or ``abort``; all from one thread at
+    a time. ``read`` and ``read_from`` may run in any thread. When ``commit`` returns, every
+    staged record survives the process and the power. When it raises, none of them counts: the
+    file is cut back to its last durable byte before anything else is written.
+
+    ``promised`` is a sequence number that something outside the journal knows to have been
+    acknowledged (the index's); like the high-water mark it turns a lost tail into a named gap.
+
+    After opening: ``gaps`` are the ranges lost to damage, now or earlier; ``damaged`` says that
+    this opening found new damage; ``torn_bytes`` counts what was cut from an unfinished tail.
+    """
+
+    def __init__(
+        self, directory: Path, *, promised: int = 0, segment_bytes: int = SEGMENT_BYTES
+    ) -> None:
+        self.directory = directory
+        self.aside = directory / "set-aside"
+        self.gaps: list[Gap] = []
+        self.damaged = False
+        self.torn_bytes = 0
+        self._segment_bytes = segment_bytes
+        self._staged: list[bytes] = []
+        self._staged_bytes = 0
+        self._suspect = False
+        self._readers: dict[int, int] = {}
+        self._readers_lock = threading.Lock()
+        directory.mkdir(parents=True, exist_ok=True)
+        self._high_water_fd = os.open(
+            directory / "high-water", os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600
+        )
+        self._high_water_at = 0.0
+        self._recover(max(promised, self._read_high_water()))
+        self._write_high_water(self.last_sequence)
+
+    # -- opening ---------------------------------------------------------------------------
+
+    def _segment_path(self, number: int) -> Path:
+        return self.directory / f"{number:08d}.log"
+
+    def segments(self) -> list[int]:
+        """Numbers of the segments on disk, oldest first."""
+        matches = (_SEGMENT_NAME.fullmatch(p.name) for p in self.directory.iterdir())
+        return sorted(int(m[1]) for m in matches if m)
+
+    def _recover(self, promised: int) -> None:
+        """Verify every segment, mend what is damaged, and stand ready to append."""
+        numbers = self.segments()
+        firsts = [self._first_of(number) for number in numbers]
+        due = 1
+        for i, number in enumerate(numbers):
+            later = (first for first in firsts[i + 1 :] if first is not None)
+            is_last = i + 1 == len(numbers)
+            end_due = promised + 1 if is_last else next(later, due)
+            path = self._segment_path(number)
+            mended = _mend(path.read_bytes(), due, end_due, segment=number, is_last=is_last)
+            if mended.changed is not None:
+                self._set_aside(path, mended)
+            self.gaps += mended.gaps
+            due = mended.next_sequence
+        self.last_sequence = due - 1
+        if numbers:
+            self._segment = numbers[-1]
+            flags = os.O_RDWR | os.O_APPEND | os.O_CLOEXEC
+            self._fd = os.open(self._segment_path(self._segment), flags)
+            self._durable = os.fstat(self._fd).st_size
+        else:
+            self._fd, self._segment = -1, 0
+            self._start_segment()
+            if promised:
+                self.damaged = True
+                self.gaps.append(Gap(1, promised, self._segment))
+                self._write(_frame(KIND_GAP, 1, _U64.pack(promised)))
+                self.last_sequence = promised
+
+    def _first_of(self, number: int) -> int | None:
+        with self._segment_path(number).open("rb") as file:
+            return _header_first(file.read(_HEADER.size))
+
+    def _set_aside(self, path: Path, mended: _Mended) -> None:
+        """Keep what was found beside the journal, then put the mended segment in its place."""
+        self.aside.mkdir(exist_ok=True)
+        name = self.aside / f"{path.stem}-{time.time_ns()}"
+        if mended.changed == "torn":
+            self.torn_bytes += len(mended.torn)
+            replace_file(name.with_suffix(".torn"), mended.torn)
+        else:
+            self.damaged = True
+            replace_file(name.with_suffix(".damaged"), path.read_bytes())
+        replace_file(path, mended.data)
+
+    def _start_segment(self) -> None:
+        """Begin the next segment; the one before stays as it is, whole and synced."""
+        number = self._segment + 1
+        path = self._segment_path(number)
+        replace_file(path, _header(self.last_sequence + 1))
+        fd = os.open(path, os.O_RDWR | os.O_APPEND | os.O_CLOEXEC)
+        if self._fd >= 0:
+            os.close(self._fd)
+        self._fd, self._segment, self._durable = fd, number, _HEADER.size
+
+    # -- the high-water mark ---------------------------------------------------------------
+
+    def _read_high_water(self) -> int:
+        """The higher of the two slots that are whole; 0 when neither is."""
+        data = os.pread(self._high_water_fd, 2 * _HIGH_WATER_SLOT, 0)
+        best = 0
+        for start in (0, _HIGH_WATER_SLOT):
+            slot = data[start : start + _HIGH_WATER.size]
+            if len(slot) == _HIGH_WATER.size:
+                value, crc = _HIGH_WATER.unpack(slot)
+                if crc == zlib.crc32(slot[: _U64.size]):
+                    best = max(best, value)
+        return best
+
+    def _write_high_water(self, value: int) -> None:
+        # Two slots in turn: a torn write damages one of them, the other still speaks.
+        body = _U64.pack(value)
+        slot = _HIGH_WATER_SLOT * (value % 2)
+        os.pwrite(self._high_water_fd, body + struct.pack("<I", zlib.crc32(body)), slot)
+        os.fdatasync(self._high_water_fd)
+        self._high_water_at = time.monotonic()
+        self._high_water = value
+
+    def mark(self) -> None:
+        """Bring the high-water mark up to date if half a second has passed since it was."""
+        if (
+            self._high_water != self.last_sequence
+            and time.monotonic() - self._high_water_at >= HIGH_WATER_SECONDS
+        ):
+            self._write_high_water(self.last_sequence)
+
+    # -- writing ---------------------------------------------------------------------------
+
+    @property
+    def next_sequence(self) -> int:
+        """The number that the next staged record will bear."""
+        return self.last_sequence + len(self._staged) + 1
+
+    def stage(self, payload: bytes) -> Position:
+        """Take a record into the coming commit and say where it will lie."""
+        if len(payload) > MAX_PAYLOAD:
+            raise ValueError("a journal record is at most 16 MiB")
+        if not self._staged:
+            self._make_ready()
+        frame = _frame(KIND_OPERATION, self.next_sequence, payload)
+        position = Position(self._segment, self._durable + self._staged_bytes, len(frame))
+        self._staged.append(frame)
+        self._staged_bytes += len(frame)
+        return position
+
+    def abort(self) -> None:
+        """Forget what was staged."""
+        self._staged.clear()
+        self._staged_bytes = 0
+
+    def commit(self) -> None:
+        """Write and fsync everything staged.
+
+        Raises ``StorageFull`` or ``StorageUnavailable``; then nothing staged counts.
+        """
+        if not self._staged:
+            return
+        count = len(self._staged)
+        data = b"".join(self._staged)
+        self.abort()
+        try:
+            self._write(data)
+        except OSError as error:
+            self._suspect = True
+            with contextlib.suppress(StorageUnavailable):
+                self._make_ready()
+            raise _as_storage_error(error) from error
+        self.last_sequence += count
+
+    def _write(self, data: bytes) -> None:
+        view = memoryview(data)
+        while view:
+            view = view[os.write(self._fd, view) :]
+        os.fdatasync(self._fd)
+        self._durable += len(data)
+
+    def _make_ready(self) -> None:
+        """Cut off what a failed commit may have left, and turn the page when it is full."""
+        try:
+            if self._suspect:
+                # After a failed fsync the pages may be gone or half there: only the bytes
+                # below the last good fsync are known, so the file goes back to them.
+                os.ftruncate(self._fd, self._durable)
+                os.fsync(self._fd)
+                self._suspect = False
+            if self._durable >= self._segment_bytes:
+                self._start_segment()
+        except OSError as error:
+            raise _as_storage_error(error) from error
+
+    # -- reading ---------------------------------------------------------------------------
+
+    def read(self, position: Position) -> bytes:
+        """The payload at ``position``; ``DamagedRecord`` when the medium lost it."""
+        with self._readers_lock:  # so that nobody closes the file under the read
+            fd = self._reader(position.segment)
+            data = os.pread(fd, position.length, position.offset)
+        frame = _read_frame(data, 0)
+        if frame is None:
+            raise DamagedRecord(f"segment {position.segment}, byte {position.offset}")
+        return data[_FRAME.size : frame.end]
+
+    def _reader(self, segment: int) -> int:
+        fd = self._readers.get(segment)
+        if fd is None:
+            while len(self._readers) >= _OPEN_READERS:
+                os.close(self._readers.pop(next(iter(self._readers))))
+            try:
+                fd = os.open(self._segment_path(segment), os.O_RDONLY | os.O_CLOEXEC)
+            except FileNotFoundError:
+                raise DamagedRecord(f"segment {segment} is gone") from None
+            self._readers[segment] = fd
+        return fd
+
+    def read_from(self, sequence: int) -> Iterator[Entry | Gap]:
+        """Every record with a number of at least ``sequence``, oldest first, and every gap."""
+        numbers = self.segments()
+        starts = [self._first_of(n) or 1 for n in numbers]
+        for i, number in enumerate(numbers):
+            if i + 1 < len(numbers) and starts[i + 1] <= sequence:
+                continue
+            data = self._segment_path(number).read_bytes()
+            for part in _scan(data):
+                if isinstance(part, _Damage) or part.sequence < sequence:
+                    continue
+                payload = data[part.offset + _FRAME.size : part.end]
+                if part.kind == KIND_GAP:
+                    yield Gap(part.sequence, _U64.unpack(payload)[0], number)
+                else:
+                    place = Position(number, part.offset, part.end - part.offset)
+                    yield Entry(part.sequence, place, payload)
+
+    def size(self) -> int:
+        """Bytes that the segments take on disk."""
+        return sum(self._segment_path(number).stat().st_size for number in self.segments())
+
+    def close(self) -> None:
+        """Leave the high-water mark true and close every file."""
+        self.abort()
+        with contextlib.suppress(OSError):
+            self._write_high_water(self.last_sequence)
+        with self._readers_lock:
+            while self._readers:
+                os.close(self._readers.popitem()[1])
+        os.close(self._fd)
+        os.close(self._high_water_fd)
+
+
+def _as_storage_error(error: OSError) -> StorageFull | StorageUnavailable:
+    if error.errno in (errno.ENOSPC, errno.EDQUOT):
+        return StorageFull("disk_full", retry_after=30)
+    return StorageUnavailable("journal_unwritable", retry_after=10)

@@ -1,0 +1,390 @@
+"""One machine's store: journal, index and memory, with one commit thread in front.
+
+Concurrent writes share a commit without a timer: while one commit is on its way to the disk the
+next batch gathers, and it leaves when the disk is free. A batch is one index transaction around
+one journal fsync; the reply waits for the fsync, so a 2xx always means safe.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import sqlite3
+import time
+from collections.abc import AsyncIterator, Callable
+from concurrent.futures import ThreadPoolExecutor
+from functools import partial
+from typing import Final, NamedTuple, TypeVar
+from uuid import UUID
+
+import msgspec
+
+from audiobot.domain import Conversation, Idempotency, KnowledgeSource, Stats, utc_now
+from audiobot.errors import (
+    AudioBotError,
+    InvalidValue,
+    SetupError,
+    StorageFull,
+    StorageUnavailable,
+    Unavailable,
+)
+from audiobot.storage.directory import LEAST_FREE_BYTES, DataDirectory
+from audiobot.storage.index import Index, Row
+from audiobot.storage.journal import (
+    MAX_PAYLOAD,
+    DamagedRecord,
+    Entry,
+    Gap,
+    Journal,
+    Position,
+)
+from audiobot.storage.memory import SafeInMemoryStorage
+from audiobot.storage.operations import (
+    AddConversation,
+    Operation,
+    RateConversation,
+    ReplaceKnowledge,
+    decode,
+    encode,
+)
+
+_T = TypeVar("_T")
+
+MAX_BATCH: Final = 512
+_CATCH_UP_BATCH: Final = 2_000
+_PAGE: Final = 256
+_MARK_SECONDS: Final = 0.5
+
+
+class Committed(NamedTuple):
+    """What a commit came to.
+
+    ``operation`` is the one that counts: another than the one handed in when that was a repeat
+    (then ``fresh`` is false). ``row`` is the index's view of its dialogue after the commit.
+    """
+
+    operation: Operation
+    fresh: bool
+    row: Row | None
+
+
+class LocalStore:
+    """The durable store of one process in one journal slot.
+
+    ``open`` verifies the journal, mends what is damaged, brings the index up to it and fills
+    memory; it blocks and belongs in a thread. ``start`` and everything after run on the loop.
+    """
+
+    def __init__(self, directory: DataDirectory, memory: SafeInMemoryStorage) -> None:
+        self._directory = directory
+        self.memory = memory
+        self.unreadable = 0
+        self.refusal: Unavailable | None = None
+        self.conflicts = 0
+        self.orphans = 0
+        self._index_behind = False
+        self._kept_house_at = 0.0
+        self._waiting: list[tuple[Operation, asyncio.Future[Committed]]] = []
+        self._wake = asyncio.Event()
+        self._closing = False
+        self._committer: asyncio.Task[None] | None = None
+        self._commit_thread = ThreadPoolExecutor(1, "journal-commit")
+        self._read_threads = ThreadPoolExecutor(2, "journal-read")
+
+    # -- life ------------------------------------------------------------------------------
+
+    def open(self, progress: Callable[[int], None] = lambda done: None) -> None:
+        """Verify, mend, catch up and fill memory; ``progress`` hears of records applied."""
+        slot = self._directory.path / "journal" / "0"
+        slot.mkdir(parents=True, exist_ok=True)
+        try:
+            self.index = Index(slot / "index.sqlite")
+            self.journal = Journal(slot, promised=self.index.meta("applied"))
+            if self.journal.damaged:
+                self.index.rebuild()  # it may point into what is gone
+            self._catch_up(progress)
+        except StorageFull:
+            raise SetupError(
+                "data_dir_full", path=self._directory.path, need=LEAST_FREE_BYTES >> 20
+            ) from None
+        except (OSError, sqlite3.Error) as error:
+            raise SetupError(
+                "data_dir_unwritable", path=self._directory.path, cause=str(error)
+            ) from error
+        for row in self.index.newest(self.memory.max_conversations):
+            conversation = self._assemble(row)
+            if conversation is not None:
+                self.memory.hold(conversation, (row.version, b""))
+
+    def _catch_up(self, progress: Callable[[int], None] = lambda done: None) -> None:
+        """Apply to the index whatever the journal holds beyond it."""
+        done = 0
+        batch: list[Entry | Gap] = []
+        for record in self.journal.read_from(self.index.meta("applied") + 1):
+            batch.append(record)
+            if len(batch) >= _CATCH_UP_BATCH:
+                self._apply_records(batch)
+                done += len(batch)
+                batch.clear()
+                progress(done)
+        self._apply_records(batch)
+        self._index_behind = False
+
+    def _apply_records(self, records: list[Entry | Gap]) -> None:
+        if not records:
+            return
+        with self.index.transaction():
+            for record in records:
+                if isinstance(record, Gap):
+                    self.index.apply_gap(record)
+                else:
+                    operation = decode(record.payload)
+                    self.index.apply(record.sequence, record.position, operation)
+
+    async def start(self) -> None:
+        """Begin to commit."""
+        self._committer = asyncio.create_task(self._commit_forever(), name="journal-commit")
+
+    async def close(self) -> None:
+        """Commit what waits, leave the high-water mark true, close every file."""
+        self._closing = True
+        self._wake.set()
+        if self._committer is not None:
+            await self._committer
+        await self._in(self._commit_thread, self._close_files)
+        self._commit_thread.shutdown(wait=True)
+        self._read_threads.shutdown(wait=True)
+
+    def _close_files(self) -> None:
+        self.journal.close()
+        self.index.close()
+
+    async def _in(self, executor: ThreadPoolExecutor, work: Callable[[], _T]) -> _T:
+        return await asyncio.get_running_loop().run_in_executor(executor, work)
+
+    # -- writing ---------------------------------------------------------------------------
+
+    async def commit(self, operation: Operation) -> Committed:
+        """Make ``operation`` durable; returns after the fsync.
+
+        Cancelling the caller does not undo it: once handed in, an operation is committed.
+        Raises ``StorageFull``, ``StorageUnavailable`` or ``IdempotencyMismatch``.
+        """
+        if self._closing:
+            raise StorageUnavailable("shutting_down")
+        future: asyncio.Future[Committed] = asyncio.get_running_loop().create_future()
+        self._waiting.append((operation, future))
+        self._wake.set()
+        return await asyncio.shield(future)
+
+    async def _commit_forever(self) -> None:
+        while True:
+            if not self._waiting:
+                if self._closing:
+                    return
+                with contextlib.suppress(TimeoutError):
+                    await asyncio.wait_for(self._wake.wait(), _MARK_SECONDS)
+            self._wake.clear()
+            batch, self._waiting = self._waiting[:MAX_BATCH], self._waiting[MAX_BATCH:]
+            operations = [operation for operation, _ in batch]
+            try:
+                results = await self._in(self._commit_thread, partial(self._commit, operations))
+            except Exception as error:  # noqa: BLE001  # whatever failed, no caller waits for ever
+                results = [error] * len(batch)
+            for (_, future), result in zip(batch, results, strict=True):
+                if isinstance(result, Exception):
+                    if not future.cancelled():
+                        future.set_exception(result)
+                        future.exception()  # its caller may be gone: not a forgotten error
+                    continue
+                if result.fresh:
+                    self._follow(result)
+                if not future.cancelled():
+                    future.set_result(result)
+
+    def _follow(self, result: Committed) -> None:
+        """Bring memory after a commit."""
+        operation = result.operation
+        if isinstance(operation, AddConversation) and result.row and result.row.rating is not None:
+            # Its rating came before it: only the index has both.
+            conversation = self._assemble(result.row)
+            if conversation is not None:
+                self.memory.hold(conversation, (result.row.version, b""))
+            return
+        self.memory.apply(operation)
+
+    def _commit(self, operations: list[Operation]) -> list[Committed | Exception]:
+        """One batch, in the commit thread."""
+        self._keep_house()
+        if not operations:
+            return []
+        results: list[Committed | Exception] = []
+        synced = False
+        try:
+            self._make_room()
+            with self.index.transaction():
+                staged: dict[Position, Operation] = {}
+                for operation in operations:
+                    try:
+                        results.append(self._admit(operation, staged))
+                    except (StorageFull, StorageUnavailable):
+                        raise
+                    except AudioBotError as error:
+                        results.append(error)
+                self.journal.commit()
+                synced = True
+        except (Unavailable, OSError, sqlite3.Error) as error:
+            self.journal.abort()
+            if not synced:
+                self.refusal = (
+                    error
+                    if isinstance(error, Unavailable)
+                    else StorageUnavailable("journal_unwritable", retry_after=10)
+                )
+                return [self.refusal] * len(operations)
+            # Safe in the journal, not yet in the index: the next commit catches up first.
+            self._index_behind = True
+        self.refusal = None
+        return results
+
+    def _keep_house(self) -> None:
+        """Twice a second: the high-water mark, the counts for health, and whether there is room.
+
+        A refusal ends here by itself, so whoever stopped sending because of it is heard again.
+        """
+        if time.monotonic() - self._kept_house_at < _MARK_SECONDS:
+            return
+        self._kept_house_at = time.monotonic()
+        try:
+            self._make_room()
+            self.journal.mark()
+            self.conflicts, self.orphans = self.index.meta("conflicts"), self.index.orphans()
+            self.refusal = None
+        except Unavailable as error:
+            self.refusal = error
+        except (OSError, sqlite3.Error):
+            self.refusal = StorageUnavailable("journal_unwritable", retry_after=10)
+
+    def _make_room(self) -> None:
+        if self._directory.free_bytes() < LEAST_FREE_BYTES:
+            raise StorageFull("disk_full", retry_after=30)
+        if self._index_behind:
+            self._catch_up()
+
+    def _admit(self, operation: Operation, staged: dict[Position, Operation]) -> Committed:
+        """Stage one operation, unless it is a repeat of one that counts already."""
+        idempotency = None if isinstance(operation, ReplaceKnowledge) else operation.idempotency
+        known = self.index.known(idempotency)
+        if known is not None:
+            earlier = staged.get(known.position) or decode(self.journal.read(known.position))
+            return Committed(earlier, False, self.index.row(known.log_id))
+        log_id: UUID | None = None
+        match operation:
+            case AddConversation(conversation=conversation):
+                log_id = conversation.log_id
+                row = self.index.row(log_id)
+                if row is not None and row.position is not None:
+                    if not self.index.same_content(conversation):
+                        self.index.count_conflict()
+                    first = staged.get(row.position) or decode(self.journal.read(row.position))
+                    return Committed(first, False, row)
+            case RateConversation():
+                log_id = operation.log_id
+                stamped = self.index.stamp(operation)
+                operation = msgspec.structs.replace(operation, version=stamped)
+            case ReplaceKnowledge():
+                if self.index.same_knowledge(operation.source):
+                    return Committed(operation, False, None)
+                stamped = self.index.stamp(operation)
+                operation = msgspec.structs.replace(operation, version=stamped)
+        sequence = self.journal.next_sequence
+        payload = encode(operation)
+        if len(payload) > MAX_PAYLOAD:
+            raise InvalidValue("record_too_large", limit=MAX_PAYLOAD >> 20)
+        position = self.journal.stage(payload)
+        self.index.apply(sequence, position, operation)
+        staged[position] = operation
+        return Committed(operation, True, self.index.row(log_id) if log_id else None)
+
+    # -- reading ---------------------------------------------------------------------------
+
+    def _assemble(self, row: Row) -> Conversation | None:
+        """The dialogue with its current rating, read from the journal; None when damaged."""
+        assert row.position is not None
+        try:
+            added = decode(self.journal.read(row.position))
+            assert isinstance(added, AddConversation)
+            conversation = added.conversation
+            if row.rating_position is None:
+                return conversation
+            rated = decode(self.journal.read(row.rating_position))
+        except DamagedRecord:
+            self.unreadable += 1
+            return None
+        assert isinstance(rated, RateConversation)
+        return msgspec.structs.replace(
+            conversation,
+            rating=rated.rating,
+            feedback_text=rated.feedback_text,
+            updated_at=rated.rated_at,
+        )
+
+    async def get(self, log_id: UUID) -> Conversation | None:
+        """The dialogue, from memory or the journal; None when it is in neither."""
+        held = self.memory.get(log_id)
+        if held is not None:
+            return held
+
+        def load() -> Conversation | None:
+            row = self.index.find(log_id)
+            return self._assemble(row) if row and row.position is not None else None
+
+        return await self._in(self._read_threads, load)
+
+    async def row(self, log_id: UUID) -> Row | None:
+        """What the index knows of a dialogue."""
+        return await self._in(self._read_threads, lambda: self.index.find(log_id))
+
+    async def earlier(self, idempotency: Idempotency) -> Committed | None:
+        """The operation committed under this key within 24 hours, if there is one."""
+
+        def load() -> Committed | None:
+            known = self.index.find_known(idempotency)
+            if known is None:
+                return None
+            operation = decode(self.journal.read(known.position))
+            return Committed(operation, False, self.index.find(known.log_id))
+
+        return await self._in(self._read_threads, load)
+
+    async def stats(self) -> Stats:
+        """Totals at this moment."""
+        found = await self._in(self._read_threads, lambda: self.index.stats(utc_now()))
+        return msgspec.structs.replace(found, complete=not self._index_behind)
+
+    async def rated(self, min_rating: int, *, answered: bool) -> AsyncIterator[Conversation]:
+        """Rated dialogues, oldest first, read page by page."""
+        after: tuple[int, bytes] | None = None
+        while True:
+
+            def page(
+                after: tuple[int, bytes] | None = after,
+            ) -> tuple[tuple[int, bytes] | None, list[Conversation]]:
+                rows = self.index.rated(min_rating, after, _PAGE, answered=answered)
+                found = [self._assemble(row) for _, row in rows]
+                return (rows[-1][0] if rows else None), [c for c in found if c is not None]
+
+            after, conversations = await self._in(self._read_threads, page)
+            for conversation in conversations:
+                yield conversation
+            if after is None:
+                return
+
+    async def knowledge(self) -> list[KnowledgeSource]:
+        """Every imported source, by name."""
+
+        def load() -> list[KnowledgeSource]:
+            found = [decode(self.journal.read(place)) for _, place in self.index.knowledge()]
+            return [r.source for r in found if isinstance(r, ReplaceKnowledge) and r.source.items]
+
+        return await self._in(self._read_threads, load)

@@ -1,0 +1,78 @@
+"""The Operation record: the one form in which a change is made, journaled and replayed.
+
+Whoever keeps dialogues (index, memory, later PostgreSQL) has one ``apply`` for these records and
+no other way in. Operations commute: adds are insert-once by id, ratings and knowledge are
+last-write-wins by version with ties broken by ``op_id``, so any order and any number of repeats
+end in the same state.
+"""
+
+from __future__ import annotations
+
+import time
+from datetime import datetime
+from typing import Final
+from uuid import UUID
+
+import msgspec
+
+from audiobot.domain import Conversation, Idempotency, KnowledgeSource
+
+
+class AddConversation(msgspec.Struct, frozen=True, kw_only=True, tag="add", omit_defaults=True):
+    """A dialogue as it was told."""
+
+    op_id: UUID
+    conversation: Conversation
+    idempotency: Idempotency | None = None
+
+
+class RateConversation(msgspec.Struct, frozen=True, kw_only=True, tag="rate", omit_defaults=True):
+    """A rating, with what was said beside it.
+
+    ``version`` is microseconds since the epoch, raised above the stored version by whoever
+    commits it, so an acknowledged rating is never ignored because another clock runs ahead.
+    ``corrected_response`` is a suggestion unless ``by_operator``.
+    """
+
+    op_id: UUID
+    log_id: UUID
+    rating: int
+    version: int
+    rated_at: datetime
+    feedback_text: str | None = None
+    corrected_response: str | None = None
+    rater: str | None = None
+    by_operator: bool = False
+    idempotency: Idempotency | None = None
+
+
+class ReplaceKnowledge(
+    msgspec.Struct, frozen=True, kw_only=True, tag="knowledge", omit_defaults=True
+):
+    """All items of one imported file, in place of what that file held before."""
+
+    op_id: UUID
+    source: KnowledgeSource
+    version: int
+
+
+Operation = AddConversation | RateConversation | ReplaceKnowledge
+
+_encoder: Final = msgspec.msgpack.Encoder()
+_decoder: Final = msgspec.msgpack.Decoder(Operation)
+
+
+def encode(operation: Operation) -> bytes:
+    """The operation as MessagePack, the journal's payload."""
+    return _encoder.encode(operation)
+
+
+def decode(payload: bytes | memoryview) -> Operation:
+    """The operation in ``payload``; raises ``msgspec.ValidationError`` when it is none."""
+    operation: Operation = _decoder.decode(payload)
+    return operation
+
+
+def clock_version() -> int:
+    """Microseconds since the epoch: the version a live write starts from."""
+    return time.time_ns() // 1_000
