@@ -46,13 +46,15 @@ def _fail(error: AudioBotError) -> NoReturn:
 @app.command()
 def serve(
     host: Annotated[str, typer.Option(help="address to bind")] = "127.0.0.1",
-    port: Annotated[int | None, typer.Option(help="port to bind (else PORT, else 8000)")] = None,
+    port: Annotated[
+        int | None, typer.Option(min=0, max=65_535, help="port (else PORT, else 8000; 0: any)")
+    ] = None,
     workers: Annotated[int, typer.Option(min=1, help="processes; over 1 needs DATABASE_URL")] = 1,
 ) -> None:
     """Serve the API and the talk page."""
     try:
         settings = load_settings()
-        asyncio.run(run_server(settings, host, port or settings.port, workers))
+        asyncio.run(run_server(settings, host, settings.port if port is None else port, workers))
     except AudioBotError as error:
         _fail(error)
 

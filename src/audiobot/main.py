@@ -260,7 +260,9 @@ def _kept_token(path: Path) -> str:
 def listen(host: str, port: int) -> socket.socket:
     """A bound socket; ``SetupError`` with a sentence when the address cannot be had."""
     family = socket.AF_INET6 if ":" in host else socket.AF_INET
-    listener = socket.socket(family, socket.SOCK_STREAM)
+    # The protocol is named: asyncio turns Nagle's algorithm off only where it sees TCP, and with
+    # it on every reply waits 40 ms for the client's delayed acknowledgement.
+    listener = socket.socket(family, socket.SOCK_STREAM, socket.IPPROTO_TCP)
     listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
     try:
         listener.bind((host, port))

@@ -90,6 +90,7 @@ class KnowledgeAnswerer:
         self._language_model = language_model
         self._min_rating = min_rating
         self._mind: _Mind | None = None
+        self._first_mind = asyncio.Event()
         self._recall: Recall | None = None
         self._refreshing = asyncio.Lock()
         self._search_thread = ThreadPoolExecutor(1, "search")
@@ -112,8 +113,18 @@ class KnowledgeAnswerer:
     # -- life ------------------------------------------------------------------------------
 
     async def start(self, progress: Callable[[int, int], None] = lambda done, total: None) -> None:
-        """Answer by n-grams at once; then load the encoder, the knowledge, the dialogues."""
-        ngrams = NgramEncoder()
+        """Answer by n-grams first; then load the encoder, the knowledge, the dialogues."""
+        try:
+            await self._start_ngrams()
+        finally:
+            self._first_mind.set()
+        await self._embedding.start()
+        self._recall = Recall(self._embedding.dimension)
+        await self._load_knowledge(progress)
+        await self._load_dialogues()
+
+    async def _start_ngrams(self) -> None:
+        ngrams = await self._search(NgramEncoder)
 
         async def encode(text: str) -> Matrix:
             rows = await self._search(lambda: ngrams.query([text]))
@@ -125,10 +136,6 @@ class KnowledgeAnswerer:
 
         ranker = await self._make_ranker(vectors, ngrams.dimension)
         self._mind = _Mind(ngrams.name, encode, ranker)
-        await self._embedding.start()
-        self._recall = Recall(self._embedding.dimension)
-        await self._load_knowledge(progress)
-        await self._load_dialogues()
 
     def close(self) -> None:
         """Stop the search thread."""
@@ -212,6 +219,7 @@ class KnowledgeAnswerer:
         talk = small_talk(question, language)
         if talk is not None:
             return Reply(text=talk, model_used="small_talk", language=language)
+        await self._first_mind.wait()
         mind = self._mind
         if mind is None or mind.ranker is None:
             return self._hand_over(language, None, None)

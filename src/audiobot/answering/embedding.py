@@ -15,7 +15,6 @@ from pathlib import Path
 from typing import Final, Literal
 
 import numpy as np
-from sklearn.feature_extraction.text import HashingVectorizer
 
 from audiobot.domain import Embedding
 from audiobot.ports import Encoder, Matrix
@@ -60,6 +59,9 @@ class NgramEncoder:
     dimension = _NGRAM_DIMENSION
 
     def __init__(self) -> None:
+        # Two seconds of imports, spent in the background of a start that already serves.
+        from sklearn.feature_extraction.text import HashingVectorizer  # noqa: PLC0415
+
         self._vectorizer = HashingVectorizer(
             analyzer="char_wb", ngram_range=(2, 4), n_features=_NGRAM_DIMENSION, norm="l2"
         )

@@ -9,6 +9,7 @@ and the third voice as further wordings of the item that was told.
 
 from __future__ import annotations
 
+from collections import Counter, OrderedDict
 from collections.abc import Sequence
 from importlib import resources
 from typing import Final, NamedTuple
@@ -16,7 +17,6 @@ from typing import Final, NamedTuple
 import msgspec
 import numpy as np
 from numpy.typing import NDArray
-from sklearn.feature_extraction.text import TfidfVectorizer
 
 from audiobot.answering.recall import Near
 from audiobot.domain import KnowledgeItem, Language
@@ -53,6 +53,8 @@ FEATURES: Final = (
     "background_five",
 )
 _ANSWERED_BY_KNOWLEDGE: Final = 0.8
+_BEYOND_NOISE: Final = 1e-3
+_ROWS_KEPT: Final = 20_000
 
 
 def load_weights() -> Weights:
@@ -94,6 +96,19 @@ class Ranking(NamedTuple):
     features: tuple[float, ...]
 
 
+class _Row(NamedTuple):
+    """A text's n-grams as feature numbers and their weights, of length 1."""
+
+    features: NDArray[np.int64]
+    weights: Matrix
+
+    def likeness(self, other: _Row) -> float:
+        """The cosine of two texts."""
+        mine = dict(zip(self.features.tolist(), self.weights.tolist(), strict=True))
+        pairs = zip(other.features.tolist(), other.weights.tolist(), strict=True)
+        return float(sum(mine.get(feature, 0.0) * weight for feature, weight in pairs))
+
+
 class Ranker:
     """An immutable index over a set of items; a change of knowledge makes a new one.
 
@@ -129,12 +144,34 @@ class Ranker:
             known = (outside @ self._wordings.T).max(axis=1) >= _ANSWERED_BY_KNOWLEDGE
             outside = outside[~known]
         self._background = outside
+        # Imported here for the same reason as in NgramEncoder: a start must not wait for it.
+        from sklearn.feature_extraction.text import TfidfVectorizer  # noqa: PLC0415
+
         self._tfidf = TfidfVectorizer(
             analyzer="char_wb", ngram_range=(2, 4), sublinear_tf=True, dtype=np.float32
         )
         bodies = [f"{item.title} {item.answer}" for item in self.items]
         rows = self._tfidf.fit_transform([*texts, *bodies])
-        self._ngram_wordings, self._ngram_bodies = rows[: len(texts)], rows[len(texts) :]
+        self._wording_count = len(texts)
+        # Feature by feature: a question has some sixty n-grams, the knowledge many thousands.
+        self._by_feature = rows.T.tocsr()
+        self._analyse = self._tfidf.build_analyzer()
+        self._rows: OrderedDict[str, _Row] = OrderedDict()
+
+    def _row(self, text: str) -> _Row:
+        """A text's n-grams: what ``TfidfVectorizer.transform`` gives, at a sixth of its cost."""
+        found = self._rows.get(text)
+        if found is not None:
+            return found
+        vocabulary = self._tfidf.vocabulary_
+        counts = Counter(vocabulary[g] for g in self._analyse(text) if g in vocabulary)
+        features = np.fromiter(counts.keys(), dtype=np.int64, count=len(counts))
+        weights = 1.0 + np.log(np.fromiter(counts.values(), dtype=np.float32, count=len(counts)))
+        row = _Row(features, _unit(weights * self._tfidf.idf_[features]))
+        self._rows[text] = row
+        while len(self._rows) > _ROWS_KEPT:
+            self._rows.popitem(last=False)
+        return row
 
     def _best_by_item(self, scores: Matrix, otherwise: Matrix) -> Matrix:
         """For each item its best wording's score; ``otherwise`` where it has no wordings."""
@@ -149,27 +186,25 @@ class Ranker:
         asked = _unit(vector - self._query_mean)
         answer = self._answers @ asked
         wording = self._best_by_item(self._wordings @ asked, answer)
-        row = self._tfidf.transform([question])
-        body = np.asarray((self._ngram_bodies @ row.T).toarray(), dtype=np.float32).ravel()
-        ngram = self._best_by_item(
-            np.asarray((self._ngram_wordings @ row.T).toarray(), dtype=np.float32).ravel(), body
-        )
+        row = self._row(question)
+        likeness = np.asarray(self._by_feature[row.features].T @ row.weights, dtype=np.float32)
+        ngram = self._best_by_item(likeness[: self._wording_count], likeness[self._wording_count :])
+        told = [
+            (i, n) for n in dialogues if (i := self.by_id.get(n.exemplar.item_id or "")) is not None
+        ]
         spoke: dict[int, list[Near]] = {}
         learned: set[int] = set()
-        for near in dialogues:
-            i = self.by_id.get(near.exemplar.item_id or "")
-            if i is None:
-                continue
-            cosine = float(_unit(near.vector - self._query_mean) @ asked)
-            spoke.setdefault(i, []).append(near)
-            if cosine > wording[i] + 1e-3:
-                wording[i] = cosine
-                learned.add(i)
-        if learned:
-            texts = [n.exemplar.question for i in learned for n in spoke[i]]
-            owners = [i for i in learned for _ in spoke[i]]
-            scores = (self._tfidf.transform(texts) @ row.T).toarray().ravel()
-            np.maximum.at(ngram, owners, scores.astype(np.float32))
+        if told:
+            nearness = _unit(np.stack([n.vector for _, n in told]) - self._query_mean) @ asked
+            for (i, near), cosine in zip(told, nearness.tolist(), strict=True):
+                spoke.setdefault(i, []).append(near)
+                if cosine > wording[i] + _BEYOND_NOISE:
+                    wording[i] = cosine
+                    learned.add(i)
+        for i in learned:
+            ngram[i] = max(
+                ngram[i], *(row.likeness(self._row(n.exemplar.question)) for n in spoke[i])
+            )
         outside = np.sort(self._background @ asked)[-5:]
         if not len(outside):
             outside = np.zeros(1, dtype=np.float32)

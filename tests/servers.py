@@ -1,0 +1,129 @@
+"""A real ``audiobot serve`` in a process of its own, on a free port and a directory of its own."""
+
+from __future__ import annotations
+
+import os
+import re
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from pathlib import Path
+
+import httpx
+
+COMMAND = [sys.executable, "-c", "from audiobot.cli import main; main()"]
+_FORGOTTEN = ("AUDIOBOT_", "DATABASE_URL", "PORT", "CORS_ORIGINS", "MIN_RATING", "RETRAINING")
+
+
+def environment(data_dir: Path, **settings: str) -> dict[str, str]:
+    """This process's environment without any AudioBot setting but ``settings``."""
+    kept = {k: v for k, v in os.environ.items() if not k.startswith(_FORGOTTEN)}
+    return {**kept, "AUDIOBOT_DATA_DIR": str(data_dir), "PYTHONUNBUFFERED": "1", **settings}
+
+
+def run(data_dir: Path, *arguments: str, timeout: float = 60, stdin: str = "", **settings: str):
+    """Run one command to its end; returns the completed process with text output."""
+    return subprocess.run(
+        [*COMMAND, *arguments],
+        env=environment(data_dir, **settings),
+        input=stdin,
+        capture_output=True,
+        text=True,
+        timeout=timeout,
+    )
+
+
+@dataclass
+class Server:
+    """A running server; ``client`` speaks to it, ``log`` is what it wrote."""
+
+    process: subprocess.Popen[bytes]
+    address: str
+    data_dir: Path
+    log_file: Path
+    client: httpx.Client = field(init=False)
+
+    def __post_init__(self) -> None:
+        self.client = httpx.Client(base_url=self.address, timeout=30, trust_env=False)
+
+    @property
+    def log(self) -> str:
+        return self.log_file.read_text(errors="replace")
+
+    def ask(self, message: str, **fields: object) -> dict:
+        response = self.client.post("/api/voice/process", json={"message": message, **fields})
+        assert response.status_code == 200, response.text
+        return response.json()
+
+    def rate(self, log_id: str, rating: int, **fields: object) -> httpx.Response:
+        body = {"log_id": log_id, "rating": rating, **fields}
+        return self.client.post("/api/voice/feedback", json=body)
+
+    def stats(self) -> dict:
+        return self.client.get("/api/learning/stats").json()
+
+    def health(self) -> dict:
+        return self.client.get("/api/health").json()
+
+    def wait_for_meaning(self, seconds: float = 60) -> None:
+        """Wait until the encoder and the knowledge's vectors are ready."""
+        deadline = time.monotonic() + seconds
+        while not self.health()["services"]["embeddings"]:
+            assert time.monotonic() < deadline, self.log
+            time.sleep(0.05)
+
+    def kill(self) -> None:
+        self.process.send_signal(signal.SIGKILL)
+        self.process.wait(10)
+
+    def stop(self, seconds: float = 20) -> int:
+        """SIGTERM, then the exit code."""
+        self.process.send_signal(signal.SIGTERM)
+        return self.process.wait(seconds)
+
+
+def start(data_dir: Path, *arguments: str, host: str = "127.0.0.1", **settings: str) -> Server:
+    """Start a server and wait until it answers; the caller stops it."""
+    log_file = data_dir.parent / f"{data_dir.name}-{time.monotonic_ns()}.log"
+    with log_file.open("wb") as log:
+        process = subprocess.Popen(
+            [*COMMAND, "serve", "--host", host, "--port", "0", *arguments],
+            env=environment(data_dir, PORT="8000", **settings),
+            stdout=log,
+            stderr=subprocess.STDOUT,
+        )
+    deadline = time.monotonic() + 60
+    while time.monotonic() < deadline:
+        found = re.search(r'"address": "([^"]+)"', log_file.read_text(errors="replace"))
+        if found:
+            address = found[1].replace("0.0.0.0", "127.0.0.1")
+            server = Server(process, f"http://{address}", data_dir, log_file)
+            try:
+                server.client.get("/api/ready")
+                return server
+            except httpx.TransportError:
+                pass
+        if process.poll() is not None:
+            break
+        time.sleep(0.02)
+    process.kill()
+    process.wait(10)
+    raise RuntimeError(f"the server did not start:\n{log_file.read_text(errors='replace')}")
+
+
+@contextmanager
+def serving(data_dir: Path, *arguments: str, **settings: str) -> Iterator[Server]:
+    """A server for a block; it must stop cleanly at its end unless it is gone already."""
+    server = start(data_dir, *arguments, **settings)
+    try:
+        yield server
+        if server.process.poll() is None:
+            assert server.stop() == 0, server.log
+    finally:
+        server.client.close()
+        if server.process.poll() is None:
+            server.kill()
