@@ -236,7 +236,7 @@ class StorageAdapter:
             journal_backlog=0,
             oldest_backlog_seconds=0.0,
             ephemeral=self._ephemeral,
-            missing_records=self._missing + self._local.unreadable,
+            missing_records=self._missing + self._local.unreadable + self._local.suspect_segments,
             conflicts=self._local.conflicts,
             orphans=self._local.orphans,
         )

@@ -4,6 +4,7 @@ Shape on disk, in one slot directory::
 
     00000001.log …   segments: a header, then frames
     high-water       the last durable sequence number, at most about a second behind
+    suspect          there while an old segment is known to be damaged: the next opening mends
     set-aside/       damaged segments and torn tails, as they were found; never deleted
 
 Frame: magic (4 bytes, not valid UTF-8), kind (u8), sequence number (u64), payload length (u32),
@@ -49,6 +50,7 @@ KIND_GAP: Final = 2
 
 MAX_PAYLOAD: Final = 16 << 20
 SEGMENT_BYTES: Final = 16 << 20
+VERIFY_BYTES: Final = 128 << 20
 HIGH_WATER_SECONDS: Final = 0.5
 _HIGH_WATER_SLOT: Final = 512
 _OPEN_READERS: Final = 16
@@ -239,19 +241,30 @@ class Journal:
     ``promised`` is a sequence number that something outside the journal knows to have been
     acknowledged (the index's); like the high-water mark it turns a lost tail into a named gap.
 
-    After opening: ``gaps`` are the ranges lost to damage, now or earlier; ``damaged`` says that
-    this opening found new damage; ``torn_bytes`` counts what was cut from an unfinished tail.
+    Opening verifies the newest ``verify_bytes`` of segments, every byte; older ones are left to
+    ``verify_segment``, which a background task calls, so that a start stays short.
+
+    After opening: ``gaps`` are the ranges lost to damage in what was verified, now or earlier;
+    ``damaged`` says that this opening found new damage; ``torn_bytes`` counts what was cut from
+    an unfinished tail; ``unverified`` are the older segments.
     """
 
     def __init__(
-        self, directory: Path, *, promised: int = 0, segment_bytes: int = SEGMENT_BYTES
+        self,
+        directory: Path,
+        *,
+        promised: int = 0,
+        segment_bytes: int = SEGMENT_BYTES,
+        verify_bytes: int = VERIFY_BYTES,
     ) -> None:
         self.directory = directory
         self.aside = directory / "set-aside"
         self.gaps: list[Gap] = []
         self.damaged = False
         self.torn_bytes = 0
+        self.unverified: list[int] = []
         self._segment_bytes = segment_bytes
+        self._verify_bytes = verify_bytes
         self._staged: list[bytes] = []
         self._staged_bytes = 0
         self._suspect = False
@@ -279,8 +292,12 @@ class Journal:
         """Verify every segment, mend what is damaged, and stand ready to append."""
         numbers = self.segments()
         firsts = [self._first_of(number) for number in numbers]
+        trusted = self._trusted(numbers, firsts)
         due = 1
         for i, number in enumerate(numbers):
+            if number in trusted:
+                due = firsts[i + 1] or due
+                continue
             later = (first for first in firsts[i + 1 :] if first is not None)
             is_last = i + 1 == len(numbers)
             end_due = promised + 1 if is_last else next(later, due)
@@ -304,6 +321,41 @@ class Journal:
                 self.gaps.append(Gap(1, promised, self._segment))
                 self._write(_frame(KIND_GAP, 1, _U64.pack(promised)))
                 self.last_sequence = promised
+
+    def _trusted(self, numbers: list[int], firsts: list[int | None]) -> set[int]:
+        """The old segments that this opening takes as they are, unless one is known to be bad."""
+        suspect = self.directory / "suspect"
+        if suspect.exists():
+            suspect.unlink()
+            return set()
+        left = self._verify_bytes
+        trusted: set[int] = set()
+        for i in range(len(numbers) - 1, 0, -1):
+            left -= self._segment_path(numbers[i]).stat().st_size
+            whole = firsts[i - 1] is not None and firsts[i] is not None
+            if left < 0 and whole and numbers[i - 1] + 1 == numbers[i]:
+                trusted.add(numbers[i - 1])
+        self.unverified = sorted(trusted)
+        return trusted
+
+    def verify_segment(self, number: int) -> bool:
+        """Read one segment from end to end, in any thread; False when it is damaged.
+
+        Then the next opening mends it.
+        """
+        data = self._segment_path(number).read_bytes()
+        first = _header_first(data)
+        due = first or 0
+        good = first is not None
+        for part in _scan(data):
+            if isinstance(part, _Damage) or part.sequence != due:
+                good = False
+                break
+            body = data[part.offset + _FRAME.size : part.end]
+            due = (_U64.unpack(body)[0] if part.kind == KIND_GAP else part.sequence) + 1
+        if not good:
+            (self.directory / "suspect").touch()
+        return good
 
     def _first_of(self, number: int) -> int | None:
         with self._segment_path(number).open("rb") as file:

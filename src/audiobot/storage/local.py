@@ -54,6 +54,7 @@ MAX_BATCH: Final = 512
 _CATCH_UP_BATCH: Final = 2_000
 _PAGE: Final = 256
 _MARK_SECONDS: Final = 0.5
+_VERIFY_PAUSE_SECONDS: Final = 0.2
 
 
 class Committed(NamedTuple):
@@ -87,7 +88,9 @@ class LocalStore:
         self._waiting: list[tuple[Operation, asyncio.Future[Committed]]] = []
         self._wake = asyncio.Event()
         self._closing = False
+        self.suspect_segments = 0
         self._committer: asyncio.Task[None] | None = None
+        self._verifier: asyncio.Task[None] | None = None
         self._commit_thread = ThreadPoolExecutor(1, "journal-commit")
         self._read_threads = ThreadPoolExecutor(2, "journal-read")
 
@@ -142,15 +145,26 @@ class LocalStore:
                     self.index.apply(record.sequence, record.position, operation)
 
     async def start(self) -> None:
-        """Begin to commit."""
+        """Begin to commit, and to look through the older segments in the background."""
         self._committer = asyncio.create_task(self._commit_forever(), name="journal-commit")
+        self._verifier = asyncio.create_task(self._verify_older(), name="journal-verify")
+
+    async def _verify_older(self) -> None:
+        for number in self.journal.unverified:
+            if self._closing:
+                return
+            verify = partial(self.journal.verify_segment, number)
+            if not await self._in(self._read_threads, verify):
+                self.suspect_segments += 1
+            await asyncio.sleep(_VERIFY_PAUSE_SECONDS)
 
     async def close(self) -> None:
         """Commit what waits, leave the high-water mark true, close every file."""
         self._closing = True
         self._wake.set()
-        if self._committer is not None:
-            await self._committer
+        if self._committer is not None and self._verifier is not None:
+            self._verifier.cancel()
+            await asyncio.wait([self._committer, self._verifier])
         await self._in(self._commit_thread, self._close_files)
         self._commit_thread.shutdown(wait=True)
         self._read_threads.shutdown(wait=True)
@@ -233,9 +247,11 @@ class LocalStore:
                         results.append(error)
                 self.journal.commit()
                 synced = True
-        except (Unavailable, OSError, sqlite3.Error) as error:
-            self.journal.abort()
+        except Exception as error:
+            self.journal.abort()  # nothing half-staged may ride along with the next batch
             if not synced:
+                if not isinstance(error, Unavailable | OSError | sqlite3.Error):
+                    raise
                 self.refusal = (
                     error
                     if isinstance(error, Unavailable)
@@ -275,8 +291,8 @@ class LocalStore:
         """Stage one operation, unless it is a repeat of one that counts already."""
         idempotency = None if isinstance(operation, ReplaceKnowledge) else operation.idempotency
         known = self.index.known(idempotency)
-        if known is not None:
-            earlier = staged.get(known.position) or decode(self.journal.read(known.position))
+        earlier = self._earlier(known.position, staged) if known else None
+        if known is not None and earlier is not None:
             return Committed(earlier, False, self.index.row(known.log_id))
         log_id: UUID | None = None
         match operation:
@@ -286,8 +302,8 @@ class LocalStore:
                 if row is not None and row.position is not None:
                     if not self.index.same_content(conversation):
                         self.index.count_conflict()
-                    first = staged.get(row.position) or decode(self.journal.read(row.position))
-                    return Committed(first, False, row)
+                    first = self._earlier(row.position, staged)
+                    return Committed(first or operation, False, row)
             case RateConversation():
                 log_id = operation.log_id
                 stamped = self.index.stamp(operation)
@@ -305,6 +321,16 @@ class LocalStore:
         self.index.apply(sequence, position, operation)
         staged[position] = operation
         return Committed(operation, True, self.index.row(log_id) if log_id else None)
+
+    def _earlier(self, position: Position, staged: dict[Position, Operation]) -> Operation | None:
+        """An operation committed before, or staged in this batch; None when damage took it."""
+        if position in staged:
+            return staged[position]
+        try:
+            return decode(self.journal.read(position))
+        except DamagedRecord:
+            self.unreadable += 1
+            return None
 
     # -- reading ---------------------------------------------------------------------------
 
