@@ -25,7 +25,8 @@ import msgspec
 
 from audiobot.domain import Conversation, Idempotency, KnowledgeSource, Stats, content_hash
 from audiobot.errors import IdempotencyMismatch
-from audiobot.storage.journal import Gap, Position
+from audiobot.storage.frames import Gap
+from audiobot.storage.journal import Position
 from audiobot.storage.operations import (
     AddConversation,
     Operation,

@@ -7,17 +7,9 @@ Shape on disk, in one slot directory::
     suspect          there while an old segment is known to be damaged: the next opening mends
     set-aside/       damaged segments and torn tails, as they were found; never deleted
 
-Frame: magic (4 bytes, not valid UTF-8), kind (u8), sequence number (u64), payload length (u32),
-CRC-32 (u32) of kind, number, length and payload, then the payload. Sequence numbers are
-contiguous from 1. A frame of kind *gap* stands where frames were lost to damage: its payload
-is the last lost number (u64).
-
 What opening promises (guarantee 11): a torn tail loses only the record that was never
 acknowledged; after damage every readable record is kept, the missing range of numbers is named,
 the damaged file is set aside, and the journal opens.
-
-The write-ahead logs of ARIES (Mohan et al., 1992) and of LevelDB's log format gave the ideas of
-resynchronising at a frame boundary and of a checksum per record.
 """
 
 from __future__ import annotations
@@ -35,20 +27,25 @@ from pathlib import Path
 from typing import Final, NamedTuple
 
 from audiobot.errors import StorageFull, StorageUnavailable
+from audiobot.storage.frames import (
+    FRAME,
+    HEADER,
+    KIND_GAP,
+    KIND_OPERATION,
+    MAX_PAYLOAD,
+    U64,
+    Damage,
+    Gap,
+    Mended,
+    frame,
+    header,
+    header_first,
+    mend,
+    read_frame,
+    scan,
+)
 
-MAGIC: Final = b"\xf5AB\xff"
-_FRAME: Final = struct.Struct("<4sBQII")
-_CHECKED: Final = struct.Struct("<BQI")
-_HEADER: Final = struct.Struct("<8sHQI")
-_HEADER_MAGIC: Final = b"\xf5ABJRNL\xff"
 _HIGH_WATER: Final = struct.Struct("<QI")
-_U64: Final = struct.Struct("<Q")
-FORMAT: Final = 1
-
-KIND_OPERATION: Final = 1
-KIND_GAP: Final = 2
-
-MAX_PAYLOAD: Final = 16 << 20
 SEGMENT_BYTES: Final = 16 << 20
 VERIFY_BYTES: Final = 128 << 20
 HIGH_WATER_SECONDS: Final = 0.5
@@ -74,139 +71,8 @@ class Entry(NamedTuple):
     payload: bytes
 
 
-class Gap(NamedTuple):
-    """Records ``first``..``last`` (both included; none when ``last < first``) lost to damage."""
-
-    first: int
-    last: int
-    segment: int
-
-
 class DamagedRecord(Exception):
     """A frame that was whole when it was written cannot be read back any more."""
-
-
-def _frame(kind: int, sequence: int, payload: bytes) -> bytes:
-    checked = _CHECKED.pack(kind, sequence, len(payload))
-    crc = zlib.crc32(payload, zlib.crc32(checked))
-    return _FRAME.pack(MAGIC, kind, sequence, len(payload), crc) + payload
-
-
-def _header(first: int) -> bytes:
-    body = struct.pack("<8sHQ", _HEADER_MAGIC, FORMAT, first)
-    return body + struct.pack("<I", zlib.crc32(body))
-
-
-def _header_first(data: bytes | memoryview) -> int | None:
-    """The first sequence number that a segment's header promises; None when it is damaged."""
-    if len(data) < _HEADER.size:
-        return None
-    magic, version, first, crc = _HEADER.unpack_from(data)
-    whole = magic == _HEADER_MAGIC and version == FORMAT
-    return first if whole and crc == zlib.crc32(bytes(data[: _HEADER.size - 4])) else None
-
-
-class _Frame(NamedTuple):
-    kind: int
-    sequence: int
-    offset: int
-    end: int
-
-
-def _read_frame(data: bytes, offset: int) -> _Frame | None:
-    """The frame that starts at ``offset``, or None when no whole one does."""
-    if offset + _FRAME.size > len(data):
-        return None
-    magic, kind, sequence, length, crc = _FRAME.unpack_from(data, offset)
-    end = offset + _FRAME.size + length
-    if magic != MAGIC or length > MAX_PAYLOAD or end > len(data):
-        return None
-    checked = zlib.crc32(_CHECKED.pack(kind, sequence, length))
-    if zlib.crc32(memoryview(data)[offset + _FRAME.size : end], checked) != crc:
-        return None
-    return _Frame(kind, sequence, offset, end)
-
-
-class _Damage(NamedTuple):
-    """Bytes ``start``..``end`` of a segment that hold no whole frame."""
-
-    start: int
-    end: int
-
-
-def _scan(data: bytes) -> Iterator[_Frame | _Damage]:
-    """Walk a segment's bytes: every whole frame in order, and every stretch that is none."""
-    # With its header damaged the first frame may still stand in its place, or anywhere.
-    offset = _HEADER.size if _header_first(data) is not None else 0
-    while offset < len(data):
-        frame = _read_frame(data, offset)
-        if frame is not None:
-            yield frame
-            offset = frame.end
-            continue
-        start, found = offset, offset
-        while frame is None and (found := data.find(MAGIC, found + 1)) >= 0:
-            frame = _read_frame(data, found)
-        yield _Damage(start, found if frame is not None else len(data))
-        if frame is None:
-            return
-        offset = found
-
-
-class _Mended(NamedTuple):
-    """What a segment looks like once it is mended, and what was found in it.
-
-    ``changed`` is ``None`` when the bytes are good as they are, else why they were not.
-    """
-
-    data: bytes
-    next_sequence: int
-    gaps: list[Gap]
-    torn: bytes
-    changed: str | None
-
-
-def _mend(data: bytes, due: int, end_due: int, *, segment: int, is_last: bool) -> _Mended:
-    """Check one segment's bytes and say what they should be.
-
-    ``due`` is the sequence number that should come first, ``end_due`` the one that should
-    follow the segment's last. Pure: every damage a test can invent ends here.
-    """
-    first = _header_first(data)
-    gaps: list[Gap] = []
-    body = bytearray()
-    torn = b""
-    changed = None if first is not None else "header"
-
-    def lost(first_lost: int, last_lost: int) -> None:
-        gaps.append(Gap(first_lost, last_lost, segment))
-        body.extend(_frame(KIND_GAP, first_lost, _U64.pack(last_lost)))
-
-    begins = due
-    for part in _scan(data):
-        if isinstance(part, _Damage):
-            if is_last and part.end == len(data) and due >= end_due:
-                torn = data[part.start :]  # as far as anything on disk says, never acknowledged
-                changed = changed if changed and data[: part.start] else "torn"
-            elif part.end > _HEADER.size:
-                changed = "damage"
-            continue
-        if part.sequence > due:
-            lost(due, part.sequence - 1)
-            changed = "damage"
-        if part.kind == KIND_GAP:
-            (last,) = _U64.unpack_from(data, part.offset + _FRAME.size)
-            gaps.append(Gap(part.sequence, last, segment))
-            due = max(due, last + 1)
-        else:
-            due = max(due, part.sequence + 1)
-        body.extend(memoryview(data)[part.offset : part.end])
-    if due < end_due:
-        lost(due, end_due - 1)
-        due, changed = end_due, "damage"
-    if changed is None:
-        return _Mended(data, due, gaps, b"", None)
-    return _Mended(_header(begins) + bytes(body), due, gaps, torn, changed)
 
 
 def fsync_directory(path: Path) -> None:
@@ -302,7 +168,7 @@ class Journal:
             is_last = i + 1 == len(numbers)
             end_due = promised + 1 if is_last else next(later, due)
             path = self._segment_path(number)
-            mended = _mend(path.read_bytes(), due, end_due, segment=number, is_last=is_last)
+            mended = mend(path.read_bytes(), due, end_due, segment=number, is_last=is_last)
             if mended.changed is not None:
                 self._set_aside(path, mended)
             self.gaps += mended.gaps
@@ -319,7 +185,7 @@ class Journal:
             if promised:
                 self.damaged = True
                 self.gaps.append(Gap(1, promised, self._segment))
-                self._write(_frame(KIND_GAP, 1, _U64.pack(promised)))
+                self._write(frame(KIND_GAP, 1, U64.pack(promised)))
                 self.last_sequence = promised
 
     def _trusted(self, numbers: list[int], firsts: list[int | None]) -> set[int]:
@@ -344,24 +210,24 @@ class Journal:
         Then the next opening mends it.
         """
         data = self._segment_path(number).read_bytes()
-        first = _header_first(data)
+        first = header_first(data)
         due = first or 0
         good = first is not None
-        for part in _scan(data):
-            if isinstance(part, _Damage) or part.sequence != due:
+        for part in scan(data):
+            if isinstance(part, Damage) or part.sequence != due:
                 good = False
                 break
-            body = data[part.offset + _FRAME.size : part.end]
-            due = (_U64.unpack(body)[0] if part.kind == KIND_GAP else part.sequence) + 1
+            body = data[part.offset + FRAME.size : part.end]
+            due = (U64.unpack(body)[0] if part.kind == KIND_GAP else part.sequence) + 1
         if not good:
             (self.directory / "suspect").touch()
         return good
 
     def _first_of(self, number: int) -> int | None:
         with self._segment_path(number).open("rb") as file:
-            return _header_first(file.read(_HEADER.size))
+            return header_first(file.read(HEADER.size))
 
-    def _set_aside(self, path: Path, mended: _Mended) -> None:
+    def _set_aside(self, path: Path, mended: Mended) -> None:
         """Keep what was found beside the journal, then put the mended segment in its place."""
         self.aside.mkdir(exist_ok=True)
         name = self.aside / f"{path.stem}-{time.time_ns()}"
@@ -377,11 +243,11 @@ class Journal:
         """Begin the next segment; the one before stays as it is, whole and synced."""
         number = self._segment + 1
         path = self._segment_path(number)
-        replace_file(path, _header(self.last_sequence + 1))
+        replace_file(path, header(self.last_sequence + 1))
         fd = os.open(path, os.O_RDWR | os.O_APPEND | os.O_CLOEXEC)
         if self._fd >= 0:
             os.close(self._fd)
-        self._fd, self._segment, self._durable = fd, number, _HEADER.size
+        self._fd, self._segment, self._durable = fd, number, HEADER.size
 
     # -- the high-water mark ---------------------------------------------------------------
 
@@ -393,13 +259,13 @@ class Journal:
             slot = data[start : start + _HIGH_WATER.size]
             if len(slot) == _HIGH_WATER.size:
                 value, crc = _HIGH_WATER.unpack(slot)
-                if crc == zlib.crc32(slot[: _U64.size]):
+                if crc == zlib.crc32(slot[: U64.size]):
                     best = max(best, value)
         return best
 
     def _write_high_water(self, value: int) -> None:
         # Two slots in turn: a torn write damages one of them, the other still speaks.
-        body = _U64.pack(value)
+        body = U64.pack(value)
         slot = _HIGH_WATER_SLOT * (value % 2)
         os.pwrite(self._high_water_fd, body + struct.pack("<I", zlib.crc32(body)), slot)
         os.fdatasync(self._high_water_fd)
@@ -427,10 +293,10 @@ class Journal:
             raise ValueError("a journal record is at most 16 MiB")
         if not self._staged:
             self._make_ready()
-        frame = _frame(KIND_OPERATION, self.next_sequence, payload)
-        position = Position(self._segment, self._durable + self._staged_bytes, len(frame))
-        self._staged.append(frame)
-        self._staged_bytes += len(frame)
+        framed = frame(KIND_OPERATION, self.next_sequence, payload)
+        position = Position(self._segment, self._durable + self._staged_bytes, len(framed))
+        self._staged.append(framed)
+        self._staged_bytes += len(framed)
         return position
 
     def abort(self) -> None:
@@ -485,10 +351,10 @@ class Journal:
         with self._readers_lock:  # so that nobody closes the file under the read
             fd = self._reader(position.segment)
             data = os.pread(fd, position.length, position.offset)
-        frame = _read_frame(data, 0)
-        if frame is None:
+        found = read_frame(data, 0)
+        if found is None:
             raise DamagedRecord(f"segment {position.segment}, byte {position.offset}")
-        return data[_FRAME.size : frame.end]
+        return data[FRAME.size : found.end]
 
     def _reader(self, segment: int) -> int:
         fd = self._readers.get(segment)
@@ -510,12 +376,12 @@ class Journal:
             if i + 1 < len(numbers) and starts[i + 1] <= sequence:
                 continue
             data = self._segment_path(number).read_bytes()
-            for part in _scan(data):
-                if isinstance(part, _Damage) or part.sequence < sequence:
+            for part in scan(data):
+                if isinstance(part, Damage) or part.sequence < sequence:
                     continue
-                payload = data[part.offset + _FRAME.size : part.end]
+                payload = data[part.offset + FRAME.size : part.end]
                 if part.kind == KIND_GAP:
-                    yield Gap(part.sequence, _U64.unpack(payload)[0], number)
+                    yield Gap(part.sequence, U64.unpack(payload)[0], number)
                 else:
                     place = Position(number, part.offset, part.end - part.offset)
                     yield Entry(part.sequence, place, payload)

@@ -29,15 +29,9 @@ from audiobot.errors import (
     Unavailable,
 )
 from audiobot.storage.directory import LEAST_FREE_BYTES, DataDirectory
+from audiobot.storage.frames import MAX_PAYLOAD, Gap
 from audiobot.storage.index import Index, Row
-from audiobot.storage.journal import (
-    MAX_PAYLOAD,
-    DamagedRecord,
-    Entry,
-    Gap,
-    Journal,
-    Position,
-)
+from audiobot.storage.journal import DamagedRecord, Entry, Journal, Position
 from audiobot.storage.memory import SafeInMemoryStorage
 from audiobot.storage.operations import (
     AddConversation,
