@@ -16,7 +16,7 @@ from pathlib import Path
 from typing import Any, Literal, NamedTuple, TextIO
 from urllib.parse import quote
 
-import httpx
+import httpx2
 from rich.console import Console
 from rich.progress import track
 
@@ -47,7 +47,7 @@ class Check(NamedTuple):
 
 
 @asynccontextmanager
-async def door(settings: Settings, language: Language) -> AsyncIterator[httpx.AsyncClient]:
+async def door(settings: Settings, language: Language) -> AsyncIterator[httpx2.AsyncClient]:
     """A client of the server that owns the data directory, or of one within this process.
 
     Either way a command speaks the same HTTP contract as everyone else.
@@ -56,7 +56,7 @@ async def door(settings: Settings, language: Language) -> AsyncIterator[httpx.As
     note = read_server_note(settings.data_dir)
     if note is not None:
         headers["Authorization"] = f"Bearer {note.token}"
-        async with httpx.AsyncClient(
+        async with httpx2.AsyncClient(
             base_url=note.address, headers=headers, timeout=120, trust_env=False
         ) as client:
             yield client
@@ -64,14 +64,14 @@ async def door(settings: Settings, language: Language) -> AsyncIterator[httpx.As
     token = secrets.token_urlsafe(32)
     async with open_services(settings, _LOCAL, process_token=token) as services:
         headers["Authorization"] = f"Bearer {token}"
-        transport = httpx.ASGITransport(app=create_app(services), client=(_LOCAL, 0))
-        async with httpx.AsyncClient(
+        transport = httpx2.ASGITransport(app=create_app(services), client=(_LOCAL, 0))
+        async with httpx2.AsyncClient(
             transport=transport, base_url=f"http://{_LOCAL}", headers=headers, timeout=120
         ) as client:
             yield client
 
 
-def _checked(response: httpx.Response) -> dict[str, Any]:
+def _checked(response: httpx2.Response) -> dict[str, Any]:
     """The reply's body; an error reply is raised with its own sentence."""
     body: dict[str, Any] = response.json()
     if response.is_error:
@@ -95,7 +95,7 @@ async def import_paths(settings: Settings, paths: list[Path], language: Language
     return bad
 
 
-async def _import_file(client: httpx.AsyncClient, file: Path) -> dict[str, Any]:
+async def _import_file(client: httpx2.AsyncClient, file: Path) -> dict[str, Any]:
     response = await client.post(
         f"/api/knowledge/{quote(file.name, safe='')}",
         content=read_file(file),
@@ -230,7 +230,7 @@ async def _health_check(settings: Settings, language: Language) -> Check:
     try:
         async with door(settings, language) as client:
             body = _checked(await client.get("/api/health"))
-    except (httpx.HTTPError, SetupError) as error:
+    except (httpx2.HTTPError, SetupError) as error:
         return Check("bad", "health", type(error).__name__)
     verdict: Literal["ok", "bad"] = "ok" if body["services"]["storage"] else "bad"
     return Check(verdict, "health", f"{body['status']}. {body['storage']['summary']}")

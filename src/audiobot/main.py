@@ -12,7 +12,7 @@ import secrets
 import signal
 import socket
 import time
-from collections.abc import AsyncIterator, Awaitable, Callable
+from collections.abc import AsyncIterator
 from contextlib import AsyncExitStack, asynccontextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -47,7 +47,6 @@ log = get_logger(__name__)
 GRACE_SECONDS: Final = 10
 _SAMPLE_SECONDS: Final = 5.0
 _PROGRESS_SECONDS: Final = 2.0
-_MODEL_CHECK_SECONDS: Final = 30.0
 _NO_KNOWLEDGE: Final = "none"
 
 
@@ -88,7 +87,7 @@ async def open_core(settings: Settings) -> AsyncIterator[Core]:
         model = make_language_model(settings)
         if model is not None:
             stack.push_async_callback(model.close)
-            stack.push_async_callback(_cancel, asyncio.create_task(_check_model(model.check)))
+            stack.push_async_callback(_cancel, asyncio.create_task(model.watch()))
         cache = directory.path / "cache" / "vectors.npz"
         embedding = EmbeddingService(cache, shipped_vectors())
         stack.callback(embedding.close)
@@ -154,12 +153,6 @@ async def _load(answerer: KnowledgeAnswerer) -> None:
         )
     else:
         log.info("ready to answer by meaning")
-
-
-async def _check_model(check: Callable[[], Awaitable[bool]]) -> None:
-    while True:
-        await check()
-        await asyncio.sleep(_MODEL_CHECK_SECONDS)
 
 
 async def _cancel(task: asyncio.Task[None]) -> None:

@@ -11,9 +11,10 @@ import asyncio
 import itertools
 import re
 import time
-from collections.abc import Sequence
+from collections.abc import AsyncIterator, Sequence
 from typing import Final
 
+import httpx2
 import openai
 from openai.types.chat import ChatCompletionMessageParam
 
@@ -23,8 +24,10 @@ from audiobot.ports import Completion, Passage
 
 DEADLINE_SECONDS: Final = 8.0
 MAX_TOKENS: Final = 400
+MAX_REPLY_BYTES: Final = 1 << 20
 FAILURES_TO_OPEN: Final = 3
-OPEN_SECONDS: Final = 20.0
+OPEN_SECONDS: Final = 15.0
+CHECK_SECONDS: Final = 5.0
 UNKNOWN: Final = "NOT_FOUND"
 
 _INSTRUCTIONS: Final = (
@@ -37,8 +40,40 @@ _INSTRUCTIONS: Final = (
 _LANGUAGES: Final[dict[Language, str]] = {"ru": "Russian", "en": "English"}
 
 
+class _Bounded(httpx2.AsyncByteStream):
+    """A reply's body that ends in an error once it is longer than any honest answer."""
+
+    def __init__(self, stream: httpx2.AsyncByteStream) -> None:
+        self._stream = stream
+
+    async def __aiter__(self) -> AsyncIterator[bytes]:
+        read = 0
+        async for chunk in self._stream:
+            read += len(chunk)
+            if read > MAX_REPLY_BYTES:
+                raise httpx2.ReadError("the reply is too long")
+            yield chunk
+
+    async def aclose(self) -> None:
+        await self._stream.aclose()
+
+
+class _BoundedTransport(httpx2.AsyncHTTPTransport):
+    """A transport whose replies cannot fill the memory."""
+
+    async def handle_async_request(self, request: httpx2.Request) -> httpx2.Response:
+        response = await super().handle_async_request(request)
+        assert isinstance(response.stream, httpx2.AsyncByteStream)
+        response.stream = _Bounded(response.stream)
+        return response
+
+
 class OpenAICompatibleModel:
-    """Implements :class:`audiobot.ports.LanguageModel` over the official OpenAI client."""
+    """Implements :class:`audiobot.ports.LanguageModel` over the official OpenAI client.
+
+    ``watch`` asks after the server now and then, so that a dead one costs nobody a deadline and
+    one that came back is used again.
+    """
 
     def __init__(
         self,
@@ -49,24 +84,40 @@ class OpenAICompatibleModel:
         deadline: float = DEADLINE_SECONDS,
     ) -> None:
         self._client = openai.AsyncOpenAI(
-            base_url=base_url, api_key=api_key or "none", max_retries=1, timeout=deadline
+            base_url=base_url,
+            api_key=api_key or "none",
+            max_retries=1,
+            timeout=deadline,
+            http_client=openai.DefaultAsyncHttpxClient(transport=_BoundedTransport()),
         )
         self._model = model
         self._deadline = deadline
         self._failures = 0
         self._open_until = 0.0
+        self._seen = False
 
     @property
     def usable(self) -> bool:
-        """False while the circuit is open."""
-        return time.monotonic() >= self._open_until
+        """True from the first sign of life on, except while the circuit is open."""
+        return self._seen and not self._open
+
+    @property
+    def _open(self) -> bool:
+        return time.monotonic() < self._open_until
+
+    async def watch(self) -> None:
+        """Check for ever; cancel it to stop."""
+        while True:
+            await self.check()
+            await asyncio.sleep(CHECK_SECONDS)
 
     async def check(self) -> bool:
-        """Ask the server for its models; closes the circuit when it answers."""
+        """Ask the server for its models: the circuit closes when it answers, else opens."""
         try:
             async with asyncio.timeout(3.0):
                 await self._client.models.list()
-        except (openai.OpenAIError, TimeoutError, ValueError):
+        except (openai.OpenAIError, httpx2.HTTPError, TimeoutError, ValueError):
+            self._failures = FAILURES_TO_OPEN
             self._failed()
             return False
         self._worked()
@@ -80,12 +131,12 @@ class OpenAICompatibleModel:
         self, question: str, passages: Sequence[Passage], language: Language
     ) -> Completion | None:
         """An answer from ``passages``; see the port."""
-        if not self.usable:
+        if self._open:
             raise LanguageModelError("llm_failed", cause="circuit open")
         try:
             async with asyncio.timeout(self._deadline):
                 completion = await self._ask(question, passages, language)
-        except (openai.OpenAIError, TimeoutError) as error:
+        except (openai.OpenAIError, httpx2.HTTPError, TimeoutError) as error:
             self._failed()
             raise LanguageModelError("llm_failed", cause=type(error).__name__) from None
         except LanguageModelError:
@@ -126,6 +177,7 @@ class OpenAICompatibleModel:
             self._open_until = time.monotonic() + OPEN_SECONDS
 
     def _worked(self) -> None:
+        self._seen = True
         self._failures = 0
         self._open_until = 0.0
 
