@@ -35,6 +35,7 @@ from audiobot.storage.frames import (
     MAX_PAYLOAD,
     U64,
     Damage,
+    Frame,
     Gap,
     Mended,
     frame,
@@ -224,8 +225,14 @@ class Journal:
         return good
 
     def _first_of(self, number: int) -> int | None:
+        """A segment's first sequence number: its header's, else its first whole frame's."""
         with self._segment_path(number).open("rb") as file:
-            return header_first(file.read(HEADER.size))
+            first = header_first(file.read(HEADER.size))
+            if first is not None:
+                return first
+            file.seek(0)
+            whole = (part for part in scan(file.read()) if isinstance(part, Frame))
+            return next((part.sequence for part in whole), None)
 
     def _set_aside(self, path: Path, mended: Mended) -> None:
         """Keep what was found beside the journal, then put the mended segment in its place."""

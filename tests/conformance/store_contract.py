@@ -1,0 +1,322 @@
+"""The contract of a Store, sentence by sentence; every store joins by a subclass.
+
+A subclass gives ``open_store`` (an opened store over ``place``) and ``raw_dialogues`` (what lies
+there, read past the store).
+"""
+
+from __future__ import annotations
+
+import asyncio
+import random
+import uuid
+from collections.abc import AsyncIterator
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from audiobot.domain import Conversation, Embedding, Idempotency, KnowledgeItem
+from audiobot.errors import IdempotencyMismatch, InvalidValue, UnknownDialogue
+from audiobot.ports import Reply, Store
+
+TRICKY = [
+    "ё́ — «кавычки», №5 и 50 ₽",
+    "👩‍👩‍👧 emoji, \u202eRTL\u202c, \u2028 and \u2029",
+    "line\r\nfeeds\tand tabs",
+    "'; DROP TABLE voice_logs; --",
+    " leading and trailing ",
+    "\ufeffBOM, \x01control, \x7f",
+]
+
+
+def vector(seed: int) -> Embedding:
+    numbers = np.random.default_rng(seed).normal(size=8).astype("<f4")
+    return Embedding(numbers.tobytes(), 8, "test-8")
+
+
+class StoreContract:
+    """What ports.Store promises."""
+
+    async def open_store(self, place: Path) -> Store:
+        raise NotImplementedError
+
+    async def close_store(self, store: Store) -> None:
+        raise NotImplementedError
+
+    async def raw_dialogues(self, place: Path) -> dict[uuid.UUID, int | None]:
+        """Every dialogue that lies at ``place`` with its current rating, read past the store."""
+        raise NotImplementedError
+
+    async def raw_rating_count(self, place: Path) -> int:
+        """How many ratings lie at ``place``, those that no longer count included."""
+        raise NotImplementedError
+
+    def genuine_id(self, store: Store) -> uuid.UUID:
+        """An id that AudioBot issued, of a dialogue that never arrived."""
+        raise NotImplementedError
+
+    @pytest.fixture
+    async def store(self, tmp_path: Path) -> AsyncIterator[Store]:
+        opened = await self.open_store(tmp_path)
+        yield opened
+        await self.close_store(opened)
+
+    # -- adding ------------------------------------------------------------------------------
+
+    @pytest.mark.parametrize("text", TRICKY)
+    async def test_g01_what_is_added_is_read_back_to_the_letter(self, store: Store, text: str):
+        reply = Reply(
+            text=text, model_used="retrieval", language="en", similar_found=2, token_count=7,
+            versions={"encoder": "e"}, embedding=vector(1),
+        )  # fmt: skip
+        kept = await store.add_conversation(
+            None, text, text, text[:200], reply=reply, response_time=0.25
+        )
+        assert (kept.user_message, kept.ai_response, kept.session_id) == (text, text, text[:200])
+        assert (kept.response_time, kept.token_count, kept.rating) == (0.25, 7, None)
+        assert await store.get_conversation(kept.log_id) == kept
+
+    async def test_g06_the_first_dialogue_under_an_id_wins_and_another_is_counted(
+        self, store: Store
+    ):
+        first = await store.add_conversation(None, "first", "a", "s")
+        again = await store.add_conversation(first.log_id, "second", "b", "s")
+        assert again == first
+        assert await store.get_conversation(first.log_id) == first
+        assert (await store.get_stats()).total_interactions == 1
+
+    async def test_g05_a_cancelled_caller_neither_undoes_nor_tears_a_write(self, store: Store):
+        ids = [(await store.add_conversation(None, "q", "a", "s")).log_id for _ in range(2)]
+        tasks = [asyncio.create_task(store.update_rating(i, 5)) for i in ids]
+        await asyncio.sleep(0)
+        tasks[0].cancel()
+        await asyncio.wait(tasks)
+        await store.update_rating(ids[1], 4)  # whatever was handed in before this is committed
+        assert (await store.get_stats()).rated_interactions in (1, 2)
+        found = [await store.get_conversation(i) for i in ids]
+        assert found[0] is not None
+        assert found[0].rating in (None, 5)
+
+    # -- bad values --------------------------------------------------------------------------
+
+    @pytest.mark.parametrize("bad", ["\x00", "a\x00b", "\ud800", "x\udfff"])
+    @pytest.mark.parametrize("field", ["message", "response", "session", "feedback"])
+    async def test_g04_text_that_no_store_could_take_is_refused_and_nothing_is_written(
+        self, store: Store, tmp_path: Path, field: str, bad: str
+    ):
+        values = {"message": "m", "response": "r", "session": "s", "feedback": "f", field: bad}
+        kept = await store.add_conversation(None, "m", "r", "s")
+        with pytest.raises(InvalidValue):
+            if field == "feedback":
+                await store.update_rating(kept.log_id, 5, values["feedback"])
+            else:
+                await store.add_conversation(
+                    None, values["message"], values["response"], values["session"]
+                )
+        assert await self.raw_dialogues(tmp_path) == {kept.log_id: None}
+
+    async def test_g04_text_over_its_limit_is_refused(self, store: Store):
+        for message, response, session in [
+            ("м" * 2_001, "", ""),
+            ("", "r" * 8_001, ""),
+            ("", "", "s" * 201),
+        ]:
+            with pytest.raises(InvalidValue):
+                await store.add_conversation(None, message, response, session)
+
+    @pytest.mark.parametrize("rating", [0, 6, -1, True, 4.0, "5", None])
+    async def test_g04_a_rating_that_is_no_whole_number_from_1_to_5_is_refused(
+        self, store: Store, rating: object
+    ):
+        kept = await store.add_conversation(None, "m", "r", "s")
+        with pytest.raises(InvalidValue):
+            await store.update_rating(kept.log_id, rating)  # type: ignore[arg-type]
+        assert (await store.get_stats()).rated_interactions == 0
+
+    @pytest.mark.parametrize("number", [float("nan"), float("inf"), -float("inf")])
+    async def test_g04_a_vector_that_is_not_finite_is_refused(self, store: Store, number: float):
+        broken = Embedding(np.array([1.0, number], dtype="<f4").tobytes(), 2, "m")
+        with pytest.raises(InvalidValue):
+            await store.add_conversation(
+                None, "m", "r", "s", reply=Reply(text="r", embedding=broken)
+            )
+
+    async def test_g04_a_vector_of_another_size_than_it_says_is_refused(self, store: Store):
+        broken = Embedding(b"\0" * 8, 3, "m")
+        with pytest.raises(InvalidValue):
+            await store.add_conversation(
+                None, "m", "r", "s", reply=Reply(text="r", embedding=broken)
+            )
+
+    # -- rating ------------------------------------------------------------------------------
+
+    async def test_g07_the_newest_rating_counts_and_every_rating_is_kept(
+        self, store: Store, tmp_path: Path
+    ):
+        kept = await store.add_conversation(None, "m", "r", "s")
+        for rating in (5, 1, 3):
+            outcome = await store.update_rating(kept.log_id, rating, f"because {rating}")
+            assert (outcome.status, outcome.rating) == ("stored", rating)
+        now = await store.get_conversation(kept.log_id)
+        assert now is not None
+        assert (now.rating, now.feedback_text) == (3, "because 3")
+        assert now.updated_at is not None
+        assert await self.raw_dialogues(tmp_path) == {kept.log_id: 3}
+        assert await self.raw_rating_count(tmp_path) == 3
+
+    async def test_g07_versions_of_concurrent_ratings_never_tie(self, store: Store):
+        kept = await store.add_conversation(None, "m", "r", "s")
+        outcomes = await asyncio.gather(
+            *(store.update_rating(kept.log_id, 1 + i % 5) for i in range(50))
+        )
+        assert len({o.version for o in outcomes}) == 50
+        newest = max(outcomes, key=lambda o: o.version)
+        now = await store.get_conversation(kept.log_id)
+        assert now is not None
+        assert now.rating == newest.rating
+
+    async def test_g10_a_rating_of_a_genuine_id_out_of_reach_is_pending_and_joins_later(
+        self, store: Store
+    ):
+        log_id = self.genuine_id(store)
+        assert (await store.update_rating(log_id, 5, "early")).status == "pending"
+        assert await store.get_conversation(log_id) is None
+        assert (await store.get_stats()).rated_interactions == 0
+        await store.add_conversation(log_id, "late", "answer", "s")
+        now = await store.get_conversation(log_id)
+        assert now is not None
+        assert (now.user_message, now.rating, now.feedback_text) == ("late", 5, "early")
+        assert (await store.get_stats()).positive_ratings == 1
+
+    @pytest.mark.parametrize("forged", [uuid.uuid4(), uuid.UUID(int=0), uuid.UUID(int=2**128 - 1)])
+    async def test_g10_an_id_that_was_never_issued_is_unknown(
+        self, store: Store, forged: uuid.UUID
+    ):
+        with pytest.raises(UnknownDialogue):
+            await store.update_rating(forged, 5)
+        with pytest.raises(UnknownDialogue):
+            await store.get_conversation(forged)
+
+    async def test_a_dialogue_handed_over_is_said_to_be_no_answer(self, store: Store):
+        reply = Reply(text="r", outcome="handed_over", model_used="handover")
+        kept = await store.add_conversation(None, "m", "r", "s", reply=reply)
+        assert not (await store.update_rating(kept.log_id, 5)).answered
+
+    # -- idempotency keys ----------------------------------------------------------------------
+
+    async def test_g06_the_same_key_and_request_give_the_first_dialogue(self, store: Store):
+        key = Idempotency(b"k" * 16, b"r" * 16)
+        first = await store.add_conversation(None, "m", "r", "s", idempotency=key)
+        again = await store.add_conversation(None, "m", "other", "s", idempotency=key)
+        assert again == first
+        assert await store.find_reply(key) == first
+        assert (await store.get_stats()).total_interactions == 1
+
+    async def test_g06_twenty_at_once_under_one_key_make_one_dialogue(self, store: Store):
+        key = Idempotency(b"k" * 16, b"r" * 16)
+        kept = await asyncio.gather(
+            *(store.add_conversation(None, "m", str(i), "s", idempotency=key) for i in range(20))
+        )
+        assert len({c.log_id for c in kept}) == 1
+        assert (await store.get_stats()).total_interactions == 1
+
+    async def test_g06_the_same_key_with_another_request_is_refused(self, store: Store):
+        key, other = Idempotency(b"k" * 16, b"r" * 16), Idempotency(b"k" * 16, b"R" * 16)
+        await store.add_conversation(None, "m", "r", "s", idempotency=key)
+        with pytest.raises(IdempotencyMismatch):
+            await store.add_conversation(None, "n", "r", "s", idempotency=other)
+        with pytest.raises(IdempotencyMismatch):
+            await store.find_reply(other)
+        assert (await store.get_stats()).total_interactions == 1
+
+    async def test_g06_a_repeated_rating_under_its_key_is_one_rating(
+        self, store: Store, tmp_path: Path
+    ):
+        kept = await store.add_conversation(None, "m", "r", "s")
+        key = Idempotency(b"q" * 16, b"r" * 16)
+        first = await store.update_rating(kept.log_id, 4, idempotency=key)
+        await store.update_rating(kept.log_id, 2)
+        assert await store.update_rating(kept.log_id, 4, idempotency=key) == first
+        assert await self.raw_dialogues(tmp_path) == {kept.log_id: 2}
+        assert await store.find_reply(Idempotency(b"none" * 4, b"r" * 16)) is None
+
+    # -- totals and lists ----------------------------------------------------------------------
+
+    async def test_g09_statistics_equal_a_recount_after_random_operations(
+        self, store: Store, tmp_path: Path
+    ):
+        chance = random.Random(7)
+        ids: list[uuid.UUID] = []
+        for step in range(300):
+            if not ids or chance.random() < 0.5:
+                ids.append((await store.add_conversation(None, f"m{step}", "r", "s")).log_id)
+            else:
+                await store.update_rating(chance.choice(ids), chance.randint(1, 5))
+            if step % 60 == 59:
+                await self.check_totals(store, tmp_path)
+
+    async def check_totals(self, store: Store, place: Path) -> None:
+        ratings = [r for r in (await self.raw_dialogues(place)).values()]
+        rated = [r for r in ratings if r is not None]
+        stats = await store.get_stats()
+        assert stats.total_interactions == stats.recent == len(ratings)
+        assert (stats.rated_interactions, stats.rating_sum) == (len(rated), sum(rated))
+        assert stats.positive_ratings == stats.recent_positive == sum(r >= 4 for r in rated)
+        assert stats.negative_ratings == sum(r <= 2 for r in rated)
+        assert stats.complete
+
+    async def test_an_empty_store_has_zeros_and_lists_nothing(self, store: Store):
+        stats = await store.get_stats()
+        assert (stats.total_interactions, stats.avg_rating, stats.improvement_rate) == (0, 0.0, 0.0)
+        assert [c async for c in store.get_rated_conversations(1)] == []
+        assert await store.get_knowledge() == []
+
+    async def test_rated_dialogues_come_oldest_first_from_the_rating_asked_for(self, store: Store):
+        kept: list[Conversation] = []
+        for i in range(600):  # over two pages
+            kept.append(await store.add_conversation(None, f"m{i}", "r", "s"))
+        await asyncio.gather(
+            *(store.update_rating(c.log_id, 1 + i % 5) for i, c in enumerate(kept))
+        )
+        for least in (1, 4, 5):
+            found = [c.user_message async for c in store.get_rated_conversations(least)]
+            assert found == [f"m{i}" for i in range(600) if 1 + i % 5 >= least]
+
+    async def test_only_answered_dialogues_are_listed_when_that_is_asked(self, store: Store):
+        handed = Reply(text="r", outcome="handed_over", model_used="handover")
+        for reply in (handed, Reply(text="r")):
+            kept = await store.add_conversation(None, reply.outcome, "r", "s", reply=reply)
+            await store.update_rating(kept.log_id, 5)
+        answered = [c async for c in store.get_rated_conversations(4, answered=True)]
+        assert [c.user_message for c in answered] == ["answered"]
+        assert len([c async for c in store.get_rated_conversations(4)]) == 2
+
+    async def test_vectors_come_back_to_the_byte(self, store: Store):
+        for seed in range(20):
+            reply = Reply(text="r", embedding=vector(seed))
+            kept = await store.add_conversation(None, "m", "r", "s", reply=reply)
+            found = await store.get_conversation(kept.log_id)
+            assert found is not None
+            assert found.embedding == vector(seed)
+
+    # -- knowledge -----------------------------------------------------------------------------
+
+    async def test_knowledge_is_replaced_source_by_source_and_unchanged_is_no_change(
+        self, store: Store
+    ):
+        def item(name: str) -> KnowledgeItem:
+            return KnowledgeItem(item_id=name, title=name, answer=f"{name} ₽", questions=(name,))
+
+        assert await store.replace_knowledge("a.csv", [item("1"), item("2")])
+        assert await store.replace_knowledge("b.csv", [item("3")])
+        assert not await store.replace_knowledge("a.csv", [item("1"), item("2")])
+        assert await store.replace_knowledge("a.csv", [item("2")])
+        kept = {s.name: [i.item_id for i in s.items] for s in await store.get_knowledge()}
+        assert kept == {"a.csv": ["2"], "b.csv": ["3"]}
+        await store.replace_knowledge("b.csv", [])
+        assert [s.name for s in await store.get_knowledge()] == ["a.csv"]
+
+    async def test_status_says_where_dialogues_lie(self, store: Store):
+        status = store.status()
+        assert status.accepting
+        assert status.database_available == store.database_available

@@ -1,0 +1,284 @@
+"""The journal against damage: what is readable stays, what is lost is named, it always opens.
+
+The oracle is the list of payloads with the byte ranges in which they were written; it shares no
+code with the journal's own parsing.
+"""
+
+from __future__ import annotations
+
+import shutil
+from pathlib import Path
+from typing import NamedTuple
+
+import pytest
+
+from audiobot.storage.frames import Gap
+from audiobot.storage.journal import DamagedRecord, Entry, Journal, Position
+
+
+class Written(NamedTuple):
+    sequence: int
+    position: Position
+    payload: bytes
+
+
+def write(journal: Journal, *payloads: bytes) -> list[Written]:
+    """One commit of ``payloads``."""
+    first = journal.next_sequence
+    placed = [(journal.stage(payload), payload) for payload in payloads]
+    journal.commit()
+    return [Written(first + i, place, payload) for i, (place, payload) in enumerate(placed)]
+
+
+def entries(journal: Journal) -> dict[int, bytes]:
+    return {r.sequence: r.payload for r in journal.read_from(1) if isinstance(r, Entry)}
+
+
+def lost(journal: Journal) -> set[int]:
+    return {n for gap in journal.gaps for n in range(gap.first, gap.last + 1)}
+
+
+@pytest.fixture
+def small(tmp_path: Path) -> tuple[Path, list[Written]]:
+    """A closed journal of several segments: twelve records in six commits."""
+    directory = tmp_path / "small"
+    journal = Journal(directory, segment_bytes=150)
+    written = []
+    for i in range(6):
+        written += write(journal, f"first {i} ё".encode() * (i + 1), bytes([i, 0xF5, 0x41, 0xFF]))
+    journal.close()
+    assert len(journal.segments()) >= 3
+    return directory, written
+
+
+def copy(directory: Path, name: str) -> Path:
+    target = directory.parent / name
+    shutil.rmtree(target, ignore_errors=True)
+    return Path(shutil.copytree(directory, target))
+
+
+def touched(written: list[Written], segment: int, start: int, end: int) -> set[int]:
+    """Numbers of the records of which any byte lies in the range."""
+    return {
+        w.sequence
+        for w in written
+        if w.position.segment == segment
+        and w.position.offset < end
+        and start < w.position.offset + w.position.length
+    }
+
+
+def check_survives(directory: Path, written: list[Written], gone: set[int]) -> None:
+    """Opening keeps all but ``gone``, names those, takes new records, and is then at peace."""
+    journal = Journal(directory, segment_bytes=150)
+    expected = {w.sequence: w.payload for w in written if w.sequence not in gone}
+    assert entries(journal) == expected
+    assert lost(journal) == gone
+    (new,) = write(journal, b"after")
+    assert new.sequence == len(written) + 1
+    assert journal.read(new.position) == b"after"
+    journal.close()
+    again = Journal(directory, segment_bytes=150)
+    assert not again.damaged
+    assert entries(again) == {**expected, new.sequence: b"after"}
+    assert lost(again) == gone
+    again.close()
+
+
+def test_what_is_committed_is_read_back_in_order_and_by_position(tmp_path: Path) -> None:
+    journal = Journal(tmp_path)
+    written = write(journal, b"one", "два".encode(), b"")
+    assert [journal.read(w.position) for w in written] == [b"one", "два".encode(), b""]
+    assert list(entries(journal)) == [1, 2, 3]
+    assert [r.sequence for r in journal.read_from(2)] == [2, 3]
+    journal.close()
+
+
+def test_g01_what_is_staged_and_not_committed_is_not_there(tmp_path: Path) -> None:
+    journal = Journal(tmp_path)
+    write(journal, b"kept")
+    journal.stage(b"forgotten")
+    journal.abort()
+    journal.stage(b"never committed")
+    journal.close()
+    again = Journal(tmp_path)
+    assert entries(again) == {1: b"kept"}
+    assert (again.gaps, again.damaged) == ([], False)
+    again.close()
+
+
+def test_a_full_segment_is_followed_by_another_and_numbers_go_on(
+    small: tuple[Path, list[Written]],
+) -> None:
+    directory, written = small
+    journal = Journal(directory, segment_bytes=150)
+    assert entries(journal) == {w.sequence: w.payload for w in written}
+    assert all(journal.read(w.position) == w.payload for w in written)
+    assert (journal.damaged, journal.gaps) == (False, [])
+    journal.close()
+
+
+@pytest.mark.parametrize("mask", [0xFF, 0x01, 0x80])
+def test_g11_any_one_byte_damaged_costs_at_most_its_record_and_names_it(
+    small: tuple[Path, list[Written]], mask: int
+) -> None:
+    directory, written = small
+    for path in sorted(directory.glob("*.log")):
+        data = path.read_bytes()
+        for offset in range(len(data)):
+            hurt = copy(directory, "hurt")
+            changed = bytearray(data)
+            changed[offset] ^= mask
+            (hurt / path.name).write_bytes(changed)
+            gone = touched(written, int(path.stem), offset, offset + 1)
+            journal = Journal(hurt, segment_bytes=150)
+            assert lost(journal) == gone, (path.name, offset)
+            expected = {w.sequence: w.payload for w in written if w.sequence not in gone}
+            assert entries(journal) == expected, (path.name, offset)
+            assert journal.damaged
+            aside = list((hurt / "set-aside").iterdir())
+            assert [p.read_bytes() for p in aside] == [bytes(changed)]
+            journal.close()
+
+
+def test_g11_a_segment_cut_anywhere_keeps_what_lies_before_the_cut(
+    small: tuple[Path, list[Written]],
+) -> None:
+    directory, written = small
+    for path in sorted(directory.glob("*.log")):
+        data = path.read_bytes()
+        for length in range(len(data)):
+            hurt = copy(directory, "hurt")
+            (hurt / path.name).write_bytes(data[:length])
+            check_survives(hurt, written, touched(written, int(path.stem), length, len(data)))
+
+
+def test_g11_a_whole_segment_gone_is_named(small: tuple[Path, list[Written]]) -> None:
+    directory, written = small
+    for path in sorted(directory.glob("*.log")):
+        hurt = copy(directory, "hurt")
+        (hurt / path.name).unlink()
+        check_survives(hurt, written, touched(written, int(path.stem), 0, 1 << 30))
+
+
+def test_g11_two_damages_at_once_are_both_named(small: tuple[Path, list[Written]]) -> None:
+    directory, written = small
+    first, last = written[1], written[-2]
+    for w in (first, last):
+        path = directory / f"{w.position.segment:08d}.log"
+        data = bytearray(path.read_bytes())
+        data[w.position.offset + w.position.length - 1] ^= 0x10
+        path.write_bytes(data)
+    check_survives(directory, written, {first.sequence, last.sequence})
+
+
+def test_g11_garbage_between_records_costs_none(small: tuple[Path, list[Written]]) -> None:
+    directory, written = small
+    w = written[3]
+    path = directory / f"{w.position.segment:08d}.log"
+    data = path.read_bytes()
+    junk = b"\xf5AB\xff" * 3 + b"junk"
+    path.write_bytes(data[: w.position.offset] + junk + data[w.position.offset :])
+    check_survives(directory, written, set())
+
+
+def test_g11_everything_gone_but_the_mark_is_one_named_range(tmp_path: Path) -> None:
+    journal = Journal(tmp_path)
+    written = write(journal, b"a", b"b", b"c")
+    journal.close()
+    for path in tmp_path.glob("*.log"):
+        path.unlink()
+    check_survives(tmp_path, written, {1, 2, 3})
+
+
+def test_g11_a_torn_tail_loses_only_what_was_never_acknowledged(tmp_path: Path) -> None:
+    journal = Journal(tmp_path)
+    written = write(journal, b"acknowledged")
+    journal.close()
+    path = tmp_path / "00000001.log"
+    whole = path.read_bytes()
+    unfinished = whole[written[0].position.offset :].replace(b"acknowledged", b"unfinished!!")
+    for length in range(1, len(unfinished)):
+        path.write_bytes(whole + unfinished[:length])
+        again = Journal(tmp_path)
+        assert entries(again) == {1: b"acknowledged"}
+        assert (again.gaps, again.damaged, again.torn_bytes) == ([], False, length)
+        again.close()
+
+
+@pytest.mark.parametrize("witness", ["high-water mark", "index"])
+def test_g11_an_acknowledged_tail_that_is_gone_is_named(tmp_path: Path, witness: str) -> None:
+    journal = Journal(tmp_path)
+    written = write(journal, b"one", b"two", b"three")
+    journal.close()
+    if witness == "index":
+        (tmp_path / "high-water").unlink()
+    path = tmp_path / "00000001.log"
+    path.write_bytes(path.read_bytes()[: written[1].position.offset])
+    again = Journal(tmp_path, promised=3 if witness == "index" else 0)
+    assert again.gaps == [Gap(2, 3, 1)]
+    assert again.damaged
+    assert again.next_sequence == 4
+    again.close()
+
+
+def test_g11_a_damaged_mark_is_no_damage_of_the_journal(tmp_path: Path) -> None:
+    journal = Journal(tmp_path)
+    write(journal, b"one")
+    journal.close()
+    (tmp_path / "high-water").write_bytes(b"\xff" * 700)
+    again = Journal(tmp_path)
+    assert entries(again) == {1: b"one"}
+    assert not again.damaged
+    again.close()
+
+
+def test_g11_the_mark_follows_the_commits(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("audiobot.storage.journal.HIGH_WATER_SECONDS", 0.0)
+    journal = Journal(tmp_path)
+    write(journal, b"one", b"two")
+    journal.mark()
+    # As after a kill: nothing is closed. Both records vanish, the mark speaks.
+    hurt = copy(tmp_path, "hurt")
+    (hurt / "00000001.log").write_bytes((hurt / "00000001.log").read_bytes()[:22])
+    again = Journal(hurt)
+    assert lost(again) == {1, 2}
+    again.close()
+    journal.close()
+
+
+def test_reading_a_record_that_the_medium_lost_says_so(tmp_path: Path) -> None:
+    journal = Journal(tmp_path)
+    (w,) = write(journal, b"fragile")
+    path = tmp_path / "00000001.log"
+    path.write_bytes(path.read_bytes().replace(b"fragile", b"fragilE"))
+    with pytest.raises(DamagedRecord):
+        journal.read(w.position)
+    with pytest.raises(DamagedRecord):
+        journal.read(Position(99, 0, 10))
+    journal.close()
+
+
+def test_g11_damage_in_an_old_segment_is_found_later_and_mended_at_the_next_opening(
+    small: tuple[Path, list[Written]],
+) -> None:
+    directory, written = small
+    w = written[0]
+    path = directory / f"{w.position.segment:08d}.log"
+    data = bytearray(path.read_bytes())
+    data[w.position.offset + 25] ^= 1
+    path.write_bytes(data)
+    quick = Journal(directory, segment_bytes=150, verify_bytes=0)
+    assert w.position.segment in quick.unverified
+    assert not quick.damaged
+    verdicts = {number: quick.verify_segment(number) for number in quick.unverified}
+    assert [number for number, good in verdicts.items() if not good] == [w.position.segment]
+    quick.close()
+    check_survives(directory, written, {w.sequence})
+
+
+def test_a_record_too_large_is_refused(tmp_path: Path) -> None:
+    journal = Journal(tmp_path)
+    with pytest.raises(ValueError, match="16 MiB"):
+        journal.stage(b"x" * ((16 << 20) + 1))
+    journal.close()
