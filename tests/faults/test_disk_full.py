@@ -1,0 +1,102 @@
+"""A full disk: refused with 507, nothing acknowledged lost, and it recovers by itself."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+
+from audiobot.errors import StorageFull
+from audiobot.storage.journal import Journal
+from tests.faults.disks import fill, small_disk
+from tests.servers import run, serving
+
+
+def eventually(condition: Callable[[], bool], seconds: float = 20) -> None:
+    deadline = time.monotonic() + seconds
+    while not condition():
+        assert time.monotonic() < deadline, "it did not come about in time"
+        time.sleep(0.05)
+
+
+def test_g12_a_full_disk_refuses_with_507_keeps_everything_and_recovers(tmp_path: Path) -> None:
+    with small_disk(tmp_path / "disk", 40) as disk:
+        with serving(disk / "data") as server:
+            told = [server.ask(f"вопрос {i}?") for i in range(10)]
+            ballast = fill(disk, leave=1 << 20)
+
+            refused = server.client.post("/api/voice/process", json={"message": "и ещё?"})
+            assert refused.status_code == 507
+            assert set(refused.json()) == {"detail", "code"}
+            assert int(refused.headers["Retry-After"]) > 0
+            assert server.rate(told[0]["log_id"], 5).status_code == 507
+            eventually(lambda: server.client.get("/api/ready").status_code == 503)
+            health = server.health()
+            assert (health["status"], health["services"]["storage"]) == ("degraded", False)
+            assert server.stats()["total_interactions"] == 10
+
+            ballast.unlink()
+            eventually(lambda: server.client.get("/api/ready").status_code == 200)
+            told.append(server.ask("снова можно?"))
+            assert server.rate(told[0]["log_id"], 5).status_code == 200
+            assert server.stats()["total_interactions"] == 11
+        with serving(disk / "data") as server:
+            stats = server.stats()
+            assert (stats["total_interactions"], stats["rated_interactions"]) == (11, 1)
+            assert server.health()["storage"]["missing_records"] == 0
+
+
+def test_g03_writing_until_the_disk_is_full_loses_nothing_acknowledged(tmp_path: Path) -> None:
+    with small_disk(tmp_path / "disk", 40) as disk, serving(disk / "data") as server:
+        fill(disk, leave=(4 << 20) + 60_000)
+        acknowledged = 0
+        for i in range(400):
+            reply = server.client.post("/api/voice/process", json={"message": f"Привет! {i}" * 99})
+            if reply.status_code == 507:
+                break
+            assert reply.status_code == 200
+            acknowledged += 1
+        assert reply.status_code == 507
+        assert acknowledged > 0
+        assert server.stats()["total_interactions"] == acknowledged
+        server.kill()
+        (disk / "ballast").unlink()
+        with serving(disk / "data") as again:
+            assert again.stats()["total_interactions"] == acknowledged
+
+
+def test_g12_a_batch_that_does_not_fit_leaves_no_trace(tmp_path: Path) -> None:
+    with small_disk(tmp_path / "disk", 1) as disk:
+        journal = Journal(disk / "journal")
+        journal.stage(b"kept")
+        journal.commit()
+        ballast = fill(disk, leave=8_192)
+        with pytest.raises(StorageFull):
+            for _ in range(4):
+                journal.stage(b"too much" * 4_096)
+            journal.commit()
+        ballast.unlink()
+        journal.stage(b"room again")
+        journal.commit()
+        journal.close()
+        again = Journal(disk / "journal")
+        assert [r.payload for r in again.read_from(1)] == [b"kept", b"room again"]
+        assert (again.gaps, again.torn_bytes) == ([], 0)
+        again.close()
+
+
+def test_g12_a_start_on_a_full_disk_says_what_to_do(tmp_path: Path) -> None:
+    with small_disk(tmp_path / "disk", 8) as disk:
+        fill(disk, leave=1 << 20)
+        done = run(disk / "data", "serve", "--port", "0", LANG="en_US.UTF-8")
+        assert done.returncode == 2
+        assert "Free some space" in done.stderr
+        assert "Traceback" not in done.stderr
+
+
+def test_g15_health_says_that_a_disk_in_memory_is_ephemeral(tmp_path: Path) -> None:
+    with small_disk(tmp_path / "disk", 40) as disk, serving(disk / "data") as server:
+        storage = server.health()["storage"]
+        assert (storage["ephemeral"], storage["survives_machine_loss"]) == (True, False)
