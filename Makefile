@@ -16,7 +16,6 @@ develop:
 	@scripts/setup requirements-dev.lock
 
 test: develop ## the whole gate: lint, types, architecture, every suite
-	@scripts/need-chromium
 	@scripts/gate
 
 lint: develop ## format, lint, types, architecture

@@ -86,12 +86,14 @@ class Server:
         return self.process.wait(seconds)
 
 
-def start(data_dir: Path, *arguments: str, host: str = "127.0.0.1", **settings: str) -> Server:
+def start(
+    data_dir: Path, *arguments: str, host: str = "127.0.0.1", port: int = 0, **settings: str
+) -> Server:
     """Start a server and wait until it answers; the caller stops it."""
     log_file = data_dir.parent / f"{data_dir.name}-{time.monotonic_ns()}.log"
     with log_file.open("wb") as log:
         process = subprocess.Popen(
-            [*COMMAND, "serve", "--host", host, "--port", "0", *arguments],
+            [*COMMAND, "serve", "--host", host, "--port", str(port), *arguments],
             env=environment(data_dir, PORT="8000", **settings),
             stdout=log,
             stderr=subprocess.STDOUT,
