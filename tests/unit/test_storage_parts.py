@@ -161,7 +161,7 @@ def test_idempotency_keys_are_let_go_after_a_day(tmp_path: Path) -> None:
 
 def test_a_rollback_leaves_the_index_as_it_was(tmp_path: Path) -> None:
     index = Index(tmp_path / "i.sqlite")
-    with pytest.raises(RuntimeError), index.transaction():  # noqa: PT012
+    with pytest.raises(RuntimeError), index.transaction():
         index.apply(
             1, Position(1, 1, 1), AddConversation(op_id=uuid.uuid4(), conversation=dialogue())
         )
