@@ -21,7 +21,7 @@ from rich.console import Console
 from rich.progress import track
 
 from audiobot import __version__
-from audiobot.answering.knowledge import find_files, read_file
+from audiobot.answering.knowledge import find_files, read_file, source_name
 from audiobot.domain import Language
 from audiobot.errors import SetupError
 from audiobot.http.app import create_app
@@ -81,12 +81,12 @@ def _checked(response: httpx2.Response) -> dict[str, Any]:
 
 async def import_paths(settings: Settings, paths: list[Path], language: Language) -> int:
     """Import every file at ``paths``, one source each; returns how many rows were left out."""
-    files = [file for path in paths for file in find_files(path)]
+    files = [(file, source_name(file, path)) for path in paths for file in find_files(path)]
     bad = 0
     console = Console(stderr=True)
     async with door(settings, language) as client:
-        for file in track(files, description="import", console=console, transient=True):
-            body = await _import_file(client, file)
+        for file, name in track(files, description="import", console=console, transient=True):
+            body = await _import_file(client, file, name)
             changed = "" if body["changed"] else " ="
             console.print(f"{file.name}: {body['items']}{changed}", highlight=False)
             for row in body["bad_rows"]:
@@ -95,9 +95,9 @@ async def import_paths(settings: Settings, paths: list[Path], language: Language
     return bad
 
 
-async def _import_file(client: httpx2.AsyncClient, file: Path) -> dict[str, Any]:
+async def _import_file(client: httpx2.AsyncClient, file: Path, name: str) -> dict[str, Any]:
     response = await client.post(
-        f"/api/knowledge/{quote(file.name, safe='')}",
+        f"/api/knowledge/{quote(name)}",
         content=read_file(file),
         headers={"Content-Type": "application/octet-stream"},
     )
@@ -107,7 +107,12 @@ async def _import_file(client: httpx2.AsyncClient, file: Path) -> dict[str, Any]
 async def export_dialogues(settings: Settings, output: Path | None, min_rating: int) -> None:
     """Stream well-rated dialogues to ``output``, which appears only when it is whole."""
     partial = output.with_name(output.name + ".part") if output else None
-    with partial.open("wb") if partial else nullcontext(sys.stdout.buffer) as file:
+    try:
+        opened = partial.open("wb") if partial else nullcontext(sys.stdout.buffer)
+    except OSError as error:
+        cause = error.strerror or str(error)
+        raise SetupError("output_unwritable", path=output, cause=cause) from error
+    with opened as file:
         async with (
             door(settings, "en") as client,
             client.stream(

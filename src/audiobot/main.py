@@ -24,7 +24,13 @@ import uvicorn
 from audiobot import __version__
 from audiobot.answering.answer import KnowledgeAnswerer
 from audiobot.answering.embedding import EmbeddingService, shipped_vectors
-from audiobot.answering.knowledge import Importer, find_files, read_file, sample_items
+from audiobot.answering.knowledge import (
+    Importer,
+    find_files,
+    read_file,
+    sample_items,
+    source_name,
+)
 from audiobot.answering.ranking import load_weights
 from audiobot.conversation import ConversationService
 from audiobot.domain import utc_now
@@ -125,7 +131,7 @@ def make_language_model(settings: Settings) -> OpenAICompatibleModel | None:
 
 async def _import_at_start(importer: Importer, path: Path) -> None:
     for file in find_files(path):
-        imported = await importer.import_file(file.name, read_file(file))
+        imported = await importer.import_file(source_name(file, path), read_file(file))
         _log_import(imported)
 
 

@@ -171,13 +171,17 @@ _SENTENCES: Final[dict[str, tuple[str, str]]] = {
         "Знаний по пути {path} нет: проверьте AUDIOBOT_KNOWLEDGE или аргумент команды.",
         "There is no knowledge at {path}: check AUDIOBOT_KNOWLEDGE or the command's argument.",
     ),
+    "output_unwritable": (
+        "Файл {path} не записать ({cause}): укажите другое место.",
+        "The file {path} cannot be written ({cause}): name another place.",
+    ),
     "knowledge_too_large": (
         "Файл {path} больше {limit} МиБ: разделите его.",
         "The file {path} is over {limit} MiB: split it.",
     ),
     "knowledge_kind": (
-        "Файл «{field}» не .md, .csv или .jsonl: сохраните его в одном из этих видов.",
-        "The file '{field}' is no .md, .csv or .jsonl: save it as one of these.",
+        "Это не .md, .csv и не .jsonl: сохраните файл в одном из этих видов.",
+        "This is no .md, .csv or .jsonl file: save it as one of these.",
     ),
     "row_not_utf8": (
         "Файл не в UTF-8: сохраните его в этой кодировке.",

@@ -57,6 +57,8 @@ RELEVANT_COSINE: Final = 0.93
 """Raw e5 cosines of Russian questions lie in 0.8-1.0; above this two ask about one thing."""
 PASSAGES: Final = 4
 _LOAD_BATCH: Final = 1_000
+_ENCODED_CHARACTERS: Final = 512
+"""What a question is about is said by then; the encoder's time grows faster than its text."""
 
 
 class _Mind(NamedTuple):
@@ -210,7 +212,8 @@ class KnowledgeAnswerer:
         kept = conversation.embedding
         if kept is not None and kept.model == self._embedding.name:
             return as_vector(kept)
-        return await self._embedding.query(without_greeting(conversation.user_message))
+        asked = without_greeting(conversation.user_message)
+        return await self._embedding.query(asked[:_ENCODED_CHARACTERS])
 
     # -- one question ----------------------------------------------------------------------
 
@@ -224,8 +227,9 @@ class KnowledgeAnswerer:
         if mind is None or mind.ranker is None:
             return self._hand_over(language, None, None)
         asked = without_greeting(question)
-        vector = await mind.encode(asked)
+        # Chosen together with the encoder: a vector of one must never meet the other's graph.
         ranker, recall = mind.ranker, self._recall if self.ready else None
+        vector = await mind.encode(asked[:_ENCODED_CHARACTERS])
         ranking = await self._search(
             lambda: ranker.rank(
                 asked, vector, language, recall.near(vector, NEIGHBOURS) if recall else ()

@@ -59,7 +59,15 @@ def find_files(path: Path) -> list[Path]:
     if not path.is_dir():
         raise SetupError("knowledge_missing", path=path)
     found = [p for p in path.rglob("*") if p.suffix.lower() in SUFFIXES and p.is_file()]
-    return sorted(p for p in found if p.name.lower() != "readme.md")
+    found = sorted(p for p in found if p.name.lower() != "readme.md")
+    if not found:
+        raise SetupError("knowledge_missing", path=path)
+    return found
+
+
+def source_name(file: Path, root: Path) -> str:
+    """What a file is called as a source: its place below the folder that was named, or its name."""
+    return file.name if file == root else file.relative_to(root).as_posix()
 
 
 def sample_files() -> list[Path]:
@@ -86,7 +94,7 @@ def parse(source: str, data: bytes) -> Parsed:
     """Items and bad rows in a file's bytes; the name's ending says how to read them."""
     suffix = Path(source).suffix.lower()
     if suffix not in SUFFIXES:
-        raise InvalidValue("knowledge_kind", field=Path(source).name[:80])
+        raise InvalidValue("knowledge_kind")
     result = Parsed([], [])
     try:
         text = data.decode("utf-8-sig")

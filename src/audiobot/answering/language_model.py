@@ -29,6 +29,8 @@ FAILURES_TO_OPEN: Final = 3
 OPEN_SECONDS: Final = 15.0
 CHECK_SECONDS: Final = 5.0
 UNKNOWN: Final = "NOT_FOUND"
+_NAMES_OF_OURS: Final = frozenset({"retrieval", "small_talk", "correction", "handover", "error"})
+_UNPRINTABLE: Final = frozenset("\x7f\ufffd") | {chr(c) for c in range(0xD800, 0xE000)}
 
 _INSTRUCTIONS: Final = (
     "You answer customers of a service company. Use only the passages below; never add a fact, a "
@@ -116,7 +118,7 @@ class OpenAICompatibleModel:
         try:
             async with asyncio.timeout(3.0):
                 await self._client.models.list()
-        except (openai.OpenAIError, httpx2.HTTPError, TimeoutError, ValueError):
+        except Exception:  # noqa: BLE001  # whatever a stranger's server provokes
             self._failures = FAILURES_TO_OPEN
             self._failed()
             return False
@@ -136,12 +138,12 @@ class OpenAICompatibleModel:
         try:
             async with asyncio.timeout(self._deadline):
                 completion = await self._ask(question, passages, language)
-        except (openai.OpenAIError, httpx2.HTTPError, TimeoutError) as error:
-            self._failed()
-            raise LanguageModelError("llm_failed", cause=type(error).__name__) from None
         except LanguageModelError:
             self._failed()
             raise
+        except Exception as error:  # noqa: BLE001  # whatever a stranger's server provokes
+            self._failed()
+            raise LanguageModelError("llm_failed", cause=type(error).__name__) from None
         self._worked()
         return completion
 
@@ -169,7 +171,11 @@ class OpenAICompatibleModel:
         if fault is not None:
             raise LanguageModelError("llm_failed", cause=fault)
         tokens = usage.completion_tokens if usage is not None else None
-        return Completion(text, str(name or self._model)[:100], tokens)
+        named = isinstance(name, str) and name.isascii() and name.isprintable()
+        named = named and name not in _NAMES_OF_OURS
+        counted = isinstance(tokens, int) and 0 <= tokens < 1_000_000
+        model = name[:100] if named and name else self._model
+        return Completion(text, model, tokens if counted else None)
 
     def _failed(self) -> None:
         self._failures += 1
@@ -190,7 +196,7 @@ def find_fault(
         return "empty"
     if len(text) > MAX_RESPONSE // 4:
         return "too long"
-    if any(ord(c) < 32 and c not in "\n\t" for c in text) or "\ufffd" in text:
+    if any((ord(c) < 32 and c not in "\n\t") or c in _UNPRINTABLE for c in text):
         return "unprintable"
     letters = [c for c in text.lower() if c.isalpha()]
     cyrillic = sum("а" <= c <= "я" or c == "ё" for c in letters)

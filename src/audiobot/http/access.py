@@ -97,6 +97,8 @@ class Access:
                 found = ipaddress.ip_address(hop)
             except ValueError:
                 return found
+            if found.version == 6 and found.ipv4_mapped is not None:
+                found = found.ipv4_mapped
             if not any(found in network for network in self._proxies):
                 return found
         return found
@@ -126,7 +128,8 @@ class Access:
         """True for a bearer of the token, or for anyone at a first try on this machine."""
         scheme, _, given = request.headers.get("authorization", "").partition(" ")
         if scheme.lower() == "bearer":
-            offered = given.strip().encode()
+            # Header bytes come as Latin-1; as bytes they are what the caller typed, in UTF-8.
+            offered = given.strip().encode("latin-1", "replace")
             same = [hmac.compare_digest(offered, token) for token in self._tokens]
             return any(same)  # all compared before: the time tells nothing
         return self._open and self._is_local(request)

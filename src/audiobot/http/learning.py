@@ -114,7 +114,7 @@ def make_router(services: Services) -> APIRouter:
         )
 
     @router.post(
-        "/knowledge/{name}",
+        "/knowledge/{name:path}",
         summary="Import a file of knowledge (.md, .csv, .jsonl)",
         response_model=ImportReply,
         responses={**ERRORS, 413: {"model": ErrorReply}, 507: {"model": ErrorReply}},
@@ -127,7 +127,9 @@ def make_router(services: Services) -> APIRouter:
     )
     async def knowledge(request: Request, name: str) -> Response:
         access.require_operator(request)
-        source = check_text("name", PurePosixPath(name).name, 200, blank=False)
+        source = check_text("name", name, 200, blank=False)
+        if PurePosixPath(source).is_absolute() or ".." in PurePosixPath(source).parts:
+            raise InvalidValue("field_invalid", field="name")
         imported = await services.importer.import_file(
             source, await wire.read_body(request, MAX_IMPORT)
         )

@@ -172,14 +172,13 @@ def make_router(services: Services) -> APIRouter:
             "rated_interactions": totals.rated_interactions,
             "avg_rating": round(totals.avg_rating, 4),
         }
-        return wire.reply(
-            RootReply(
-                name="VasDom AudioBot",
-                version=__version__,
-                description=DESCRIPTION,
-                features=FEATURES,
-                stats=stats,
-            )
+        what = RootReply(
+            name="VasDom AudioBot",
+            version=__version__,
+            description=DESCRIPTION,
+            features=FEATURES,
+            stats=stats,
         )
+        return wire.reply(what, headers={"Vary": "Accept"})
 
     return router

@@ -39,6 +39,7 @@ MAX_BODY: Final = 128 << 10
 
 _M = TypeVar("_M", bound=BaseModel)
 _UUID: Final = re.compile(r"[0-9a-f]{8}(-[0-9a-f]{4}){3}-[0-9a-f]{12}", re.IGNORECASE)
+_FIELDS: Final = ("message", "session_id", "log_id", "feedback_text", "corrected_response")
 _KEY: Final = re.compile(r"[!-~]{1,200}")
 
 _STATUS: Final[dict[type[AudioBotError], int]] = {
@@ -96,13 +97,18 @@ def _why_not_json(body: bytes) -> AudioBotError:
     """Lone surrogates are well-formed JSON of a bad value; all else is malformed."""
     try:
         values = json.loads(body.decode("utf-8"))
+        json.dumps(values, ensure_ascii=False).encode()
+    except UnicodeEncodeError:
+        fields = values if isinstance(values, dict) else {}
+        guilty = (n for n in _FIELDS if isinstance(fields.get(n), str) and _lone(fields[n]))
+        return InvalidValue("text_has_surrogate", field=next(guilty, "?"))
     except (ValueError, RecursionError):
         return MalformedRequest("json_malformed")
-    for name, value in values.items() if isinstance(values, dict) else ():
-        if isinstance(value, str) and any("\ud800" <= c <= "\udfff" for c in value):
-            known = name if name in {"message", "session_id", "feedback_text"} else "text"
-            return InvalidValue("text_has_surrogate", field=known)
     return MalformedRequest("json_malformed")
+
+
+def _lone(text: str) -> bool:
+    return any("\ud800" <= c <= "\udfff" for c in text)
 
 
 def _as_invalid(error: ValidationError) -> InvalidValue:
@@ -111,7 +117,7 @@ def _as_invalid(error: ValidationError) -> InvalidValue:
     kind = first["type"]
     if kind == "missing":
         return InvalidValue("field_missing", field=field)
-    if kind == "string_too_long":
+    if kind in ("string_too_long", "too_long"):
         return InvalidValue("text_too_long", field=field, limit=first["ctx"]["max_length"])
     if kind in ("string_too_short", "string_pattern_mismatch"):
         return InvalidValue("text_blank", field=field)

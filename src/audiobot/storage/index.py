@@ -2,7 +2,9 @@
 
 A small SQLite file beside the journal that holds numbers and positions, never a word of anyone.
 It is derived: ``applied`` says up to which sequence number it is true, the rest is caught up
-from the journal at the next opening, and a lost or broken index is built anew. It is what keeps
+from the journal at the next opening, and a lost or broken index is built anew. A clean close seals
+it with a hash of its bytes; a seal that does not fit means that the medium changed something. It is
+what keeps
 memory bounded: an evicted dialogue stays rateable, counted and exportable through it.
 
 Statistics come from a summary that the triggers below keep inside the row's own transaction, so
@@ -11,6 +13,7 @@ they equal a recount at every moment.
 
 from __future__ import annotations
 
+import contextlib
 import hashlib
 import sqlite3
 import threading
@@ -26,7 +29,7 @@ import msgspec
 from audiobot.domain import Conversation, Idempotency, KnowledgeSource, Stats, content_hash
 from audiobot.errors import IdempotencyMismatch
 from audiobot.storage.frames import Gap
-from audiobot.storage.journal import Position
+from audiobot.storage.journal import Position, replace_file
 from audiobot.storage.operations import (
     AddConversation,
     Operation,
@@ -145,11 +148,14 @@ class Index:
 
     def __init__(self, path: Path) -> None:
         self.path = path
+        self._seal = path.with_name(path.name + ".seal")
         self._write = self._open()
         self._read = _connect(path, write=False)
         self._read_lock = threading.Lock()
 
     def _open(self) -> sqlite3.Connection:
+        if not self._seal_fits():
+            return self._create()
         try:
             connection = _connect(self.path, write=True)
             (version,) = connection.execute("PRAGMA user_version").fetchone()
@@ -160,6 +166,18 @@ class Index:
         except sqlite3.DatabaseError:
             pass
         return self._create()
+
+    def _seal_fits(self) -> bool:
+        """False when the bytes are not those that were sealed; a seal serves for one opening.
+
+        Without a seal the last process was killed: SQLite's own log then makes the file whole.
+        """
+        try:
+            sealed = self._seal.read_bytes()
+        except FileNotFoundError:
+            return True
+        self._seal.unlink()
+        return self.path.exists() and sealed == _file_hash(self.path)
 
     def _create(self) -> sqlite3.Connection:
         for suffix in ("", "-wal", "-shm"):
@@ -179,9 +197,12 @@ class Index:
         self._read = _connect(self.path, write=False)
 
     def close(self) -> None:
-        """Close both connections; the next opening continues where this one stops."""
+        """Close both connections and seal the file; the next opening continues from here."""
         self._read.close()
+        self._write.execute("PRAGMA wal_checkpoint(TRUNCATE)")
         self._write.close()
+        with contextlib.suppress(OSError):  # unsealed, it is only trusted a little less
+            replace_file(self._seal, _file_hash(self.path))
 
     # -- the commit thread's side ----------------------------------------------------------
 
@@ -413,6 +434,11 @@ class Index:
     def gaps(self) -> list[tuple[int, int]]:
         """Ranges of journal records that damage took, first and last number."""
         return [(r[0], r[1]) for r in self._all("SELECT first, last FROM gap ORDER BY first")]  # type: ignore[misc]
+
+
+def _file_hash(path: Path) -> bytes:
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, "sha256").digest()
 
 
 def _items_hash(source: KnowledgeSource) -> bytes:
