@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import hashlib
 import math
-from collections.abc import Sequence
+import struct
 from datetime import UTC, datetime
 from typing import Literal
 from uuid import UUID
@@ -67,7 +67,7 @@ class Candidate(msgspec.Struct, frozen=True):
 class Conversation(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
     """One dialogue: what was asked, what the person was told (to the letter), how it was rated.
 
-    Everything above ``rating`` is written once; ``content_hash`` covers it.
+    Everything above ``rating`` is written once; ``content_hash`` covers its words.
     """
 
     log_id: UUID
@@ -106,9 +106,9 @@ class Conversation(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True
 
 
 def content_hash(conversation: Conversation) -> bytes:
-    """SHA-256 over the write-once part of a dialogue (32 bytes); ratings do not change it."""
-    told = msgspec.structs.replace(conversation, rating=None, feedback_text=None, updated_at=None)
-    return hashlib.sha256(msgspec.msgpack.encode(told)).digest()
+    """SHA-256 over the words of a dialogue (32 bytes); told again, it is the same."""
+    said = (conversation.session_id, conversation.user_message, conversation.ai_response)
+    return hashlib.sha256(msgspec.msgpack.encode(said)).digest()
 
 
 class Idempotency(msgspec.Struct, frozen=True):
@@ -221,10 +221,11 @@ def check_rating(value: int) -> int:
     return value
 
 
-def check_embedding(embedding: Embedding, finite: Sequence[float]) -> Embedding:
+def check_embedding(embedding: Embedding) -> Embedding:
     """Return ``embedding`` if its bytes are ``dimension`` finite float32 numbers."""
-    if len(embedding.vector) != 4 * embedding.dimension or embedding.dimension != len(finite):
+    if not embedding.vector or len(embedding.vector) != 4 * embedding.dimension:
         raise InvalidValue("embedding_shape", field="embedding")
-    if not all(map(math.isfinite, finite)):
+    numbers = struct.unpack(f"<{embedding.dimension}f", embedding.vector)
+    if not all(map(math.isfinite, numbers)):
         raise InvalidValue("embedding_not_finite", field="embedding")
     return embedding

@@ -110,6 +110,10 @@ _SENTENCES: Final[dict[str, tuple[str, str]]] = {
         "Журнал не удаётся записать; всё принятое сохранено. Проверьте каталог данных.",
         "The journal cannot be written; all that was accepted is safe. Check the data directory.",
     ),
+    "journal_unreadable": (
+        "Журнал не удаётся прочитать; всё принятое сохранено. Повторите через несколько секунд.",
+        "The journal cannot be read; all that was accepted is safe. Try again in a few seconds.",
+    ),
     "shutting_down": (
         "Сервер останавливается: повторите запрос через несколько секунд.",
         "The server is stopping: try again in a few seconds.",

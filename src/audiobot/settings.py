@@ -111,7 +111,8 @@ def load_settings() -> Settings:
 
 
 def _names() -> frozenset[str]:
-    return frozenset(PREFIX + name.upper() for name in Settings.model_fields)
+    fields = Settings.model_fields.items()
+    return frozenset(PREFIX + n.upper() for n, field in fields if field.validation_alias is None)
 
 
 def _ours(name: str) -> bool:

@@ -247,7 +247,7 @@ class EmbeddingService:
 def read_vectors(file: Path, encoder: Encoder) -> dict[bytes, Matrix]:
     """The vectors in ``file`` by their text's key; none when another encoder made them."""
     try:
-        with np.load(file, allow_pickle=False) as data:
+        with file.open("rb") as opened, np.load(opened, allow_pickle=False) as data:
             if str(data["name"]) != encoder.name:
                 return {}
             keys, vectors = data["keys"], data["vectors"].astype(np.float32)

@@ -25,6 +25,7 @@ from audiobot.ports import Answerer, BadRow, Imported, Store
 
 MAX_FILE_BYTES: Final = 8 << 20
 MAX_SECTION: Final = 1_200
+_BROKEN: Final = "\ufffd"
 SUFFIXES: Final = (".csv", ".jsonl", ".md")
 
 _HEADING: Final = re.compile(r"(#{1,6})\s+(.*?)\s*#*\s*")
@@ -103,7 +104,7 @@ def parse(source: str, data: bytes) -> Parsed:
             line = data[: error.start].count(b"\n") + 1
             result.bad.append(BadRow(line, "row_not_utf8", {}))
             return result
-        text = data.decode("cp1251", errors="replace")  # what Excel saves in Russian Windows
+        text = _table_text(data)
     rows = {".csv": _csv_rows, ".jsonl": _jsonl_rows, ".md": _markdown_rows}[suffix](source, text)
     seen: set[str] = set()
     for row in rows:
@@ -140,6 +141,8 @@ class Importer:
 def _item(
     source: str, about: str, title: str, answer: str, questions: tuple[str, ...]
 ) -> KnowledgeItem:
+    if any(_BROKEN in text for text in (title, answer, *questions)):
+        raise InvalidValue("row_not_utf8")
     check_text("answer", answer, MAX_RESPONSE, blank=False)
     check_text("title", title, MAX_MESSAGE, blank=False)
     for question in questions:
@@ -149,6 +152,14 @@ def _item(
     return KnowledgeItem(
         item_id=identity, title=title, answer=answer, questions=questions, language=language
     )
+
+
+def _table_text(data: bytes) -> str:
+    """UTF-8, its broken bytes marked; a table that is mostly not UTF-8 is Excel's Windows-1251."""
+    text = data.decode("utf-8-sig", errors="replace")
+    broken = text.count(_BROKEN)
+    whole = sum(c > "\x7f" for c in text) - broken
+    return data.decode("cp1251", errors="replace") if broken > whole else text
 
 
 _Row = tuple[int, KnowledgeItem] | BadRow
@@ -165,25 +176,31 @@ def _question_item(source: str, line: int, question: str, answer: str, also: lis
 
 
 def _csv_rows(source: str, text: str) -> Iterator[_Row]:
-    head = text.split("\n", 1)[0]
-    reader = csv.reader(io.StringIO(text, newline=""), delimiter=";" if ";" in head else ",")
-    try:
-        names = [_COLUMNS.get(cell.strip().casefold(), "") for cell in next(reader, [])]
-        if "question" not in names or "answer" not in names:
-            yield BadRow(1, "row_no_columns", {})
+    for delimiter in ",;":
+        reader = csv.reader(io.StringIO(text, newline=""), delimiter=delimiter)
+        try:
+            names = [_COLUMNS.get(cell.strip().casefold(), "") for cell in next(reader, [])]
+        except csv.Error:
+            continue
+        if "question" in names and "answer" in names:
+            break
+    else:
+        yield BadRow(1, "row_no_columns", {})
+        return
+    while True:
+        start = reader.line_num + 1
+        try:
+            cells = next(reader)
+        except StopIteration:
             return
-        line = reader.line_num + 1
-        for cells in reader:
-            start, line = line, reader.line_num + 1
-            if not any(cell.strip() for cell in cells):
-                continue
-            row = dict(zip(names, cells, strict=False))
-            also = row.get("also", "").split("|")
-            yield _question_item(
-                source, start, row.get("question", ""), row.get("answer", ""), also
-            )
-    except csv.Error:
-        yield BadRow(reader.line_num, "row_not_csv", {})
+        except csv.Error:
+            yield BadRow(start, "row_not_csv", {})
+            continue
+        if not any(cell.strip() for cell in cells):
+            continue
+        row = dict(zip(names, cells, strict=False))
+        also = row.get("also", "").split("|")
+        yield _question_item(source, start, row.get("question", ""), row.get("answer", ""), also)
 
 
 class _JsonRow(msgspec.Struct):

@@ -30,6 +30,7 @@ OPEN_SECONDS: Final = 15.0
 CHECK_SECONDS: Final = 5.0
 UNKNOWN: Final = "NOT_FOUND"
 _NAMES_OF_OURS: Final = frozenset({"retrieval", "small_talk", "correction", "handover", "error"})
+_MARKUP: Final = re.compile(r"<[/|]?\s?[A-Za-z_]")
 _UNPRINTABLE: Final = frozenset("\x7f\ufffd") | {chr(c) for c in range(0xD800, 0xE000)}
 
 _INSTRUCTIONS: Final = (
@@ -198,6 +199,8 @@ def find_fault(
         return "too long"
     if any((ord(c) < 32 and c not in "\n\t") or c in _UNPRINTABLE for c in text):
         return "unprintable"
+    if _MARKUP.search(text):
+        return "markup"
     letters = [c for c in text.lower() if c.isalpha()]
     cyrillic = sum("а" <= c <= "я" or c == "ё" for c in letters)
     share = cyrillic / len(letters) if letters else 0.0

@@ -49,7 +49,9 @@ _FILLERS: Final = frozenset(
 )
 _BY_WORDS: Final = {phrase: code for code, phrases in _PHRASES.items() for phrase in phrases}
 _GREETINGS: Final = re.compile(
-    r"^\W*(?:" + "|".join(sorted(_PHRASES["small_talk_hello"], key=len, reverse=True)) + r")\b\W*",
+    r"^\W*(?:"
+    + "|".join(sorted(_PHRASES["small_talk_hello"], key=len, reverse=True))
+    + r")\b(?!-)\W*",
     re.IGNORECASE,
 )
 

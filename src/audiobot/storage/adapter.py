@@ -11,8 +11,6 @@ from datetime import datetime
 from typing import Final
 from uuid import UUID, uuid4
 
-import numpy as np
-
 from audiobot.domain import (
     MAX_CORRECTION,
     MAX_FEEDBACK,
@@ -105,8 +103,7 @@ class StorageAdapter:
         check_text("session_id", session_id, MAX_SESSION_ID)
         told = reply or Reply(text=ai_response)
         if told.embedding is not None:
-            numbers = np.frombuffer(told.embedding.vector, dtype="<f4")
-            check_embedding(told.embedding, numbers.tolist())
+            check_embedding(told.embedding)
         conversation = Conversation(
             log_id=log_id or self._ids.issue(),
             session_id=session_id,

@@ -26,7 +26,7 @@ from uuid import UUID
 
 import msgspec
 
-from audiobot.domain import Conversation, Idempotency, KnowledgeSource, Stats, content_hash
+from audiobot.domain import Conversation, Idempotency, KnowledgeSource, Stats, content_hash, utc_now
 from audiobot.errors import IdempotencyMismatch
 from audiobot.storage.frames import Gap
 from audiobot.storage.journal import Position, replace_file
@@ -38,7 +38,8 @@ from audiobot.storage.operations import (
 )
 
 SCHEMA_VERSION: Final = 1
-IDEMPOTENCY_HOURS: Final = 24
+_DAY_US: Final = 24 * 3_600_000_000
+"""How long an Idempotency-Key is kept, in microseconds."""
 _PRUNE_EVERY_US: Final = 60_000_000
 
 _SCHEMA: Final = """
@@ -108,6 +109,7 @@ class Known(NamedTuple):
     position: Position
 
 
+_META: Final = "SELECT value FROM meta WHERE name = ?"
 _ROW: Final = (
     "SELECT log_id, segment, byte, length, answered, rating, version, rating_segment,"
     " rating_byte, rating_length FROM dialogue "
@@ -154,28 +156,30 @@ class Index:
         self._read_lock = threading.Lock()
 
     def _open(self) -> sqlite3.Connection:
-        if not self._seal_fits():
+        self.sealed = self._seal_fits()
+        if self.sealed is False:
             return self._create()
         try:
             connection = _connect(self.path, write=True)
             (version,) = connection.execute("PRAGMA user_version").fetchone()
             (verdict,) = connection.execute("PRAGMA quick_check(1)").fetchone()
-            if version == SCHEMA_VERSION and verdict == "ok":
+            applied = connection.execute(_META, ("applied",)).fetchone()
+            if version == SCHEMA_VERSION and verdict == "ok" and isinstance(applied[0], int):
                 return connection
             connection.close()
-        except sqlite3.DatabaseError:
-            pass
+        except (sqlite3.DatabaseError, UnicodeDecodeError, TypeError):
+            pass  # a message of SQLite's may quote a damaged schema
         return self._create()
 
-    def _seal_fits(self) -> bool:
+    def _seal_fits(self) -> bool | None:
         """False when the bytes are not those that were sealed; a seal serves for one opening.
 
-        Without a seal the last process was killed: SQLite's own log then makes the file whole.
+        None without a seal: the last process was killed, SQLite's own log makes the file whole.
         """
         try:
             sealed = self._seal.read_bytes()
         except FileNotFoundError:
-            return True
+            return None
         self._seal.unlink()
         return self.path.exists() and sealed == _file_hash(self.path)
 
@@ -191,18 +195,22 @@ class Index:
 
     def rebuild(self) -> None:
         """Start over, empty: the caller applies the whole journal next."""
-        self._read.close()
-        self._write.close()
+        for connection in (self._read, self._write):
+            with contextlib.suppress(sqlite3.Error):
+                connection.close()
         self._write = self._create()
         self._read = _connect(self.path, write=False)
 
     def close(self) -> None:
         """Close both connections and seal the file; the next opening continues from here."""
         self._read.close()
-        self._write.execute("PRAGMA wal_checkpoint(TRUNCATE)")
+        # On a full disk it stays unsealed, and is only trusted a little less.
+        with contextlib.suppress(OSError, sqlite3.Error):
+            busy, _, _ = self._write.execute("PRAGMA wal_checkpoint(TRUNCATE)").fetchone()
+            self._write.close()
+            if not busy:
+                replace_file(self._seal, _file_hash(self.path))
         self._write.close()
-        with contextlib.suppress(OSError):  # unsealed, it is only trusted a little less
-            replace_file(self._seal, _file_hash(self.path))
 
     # -- the commit thread's side ----------------------------------------------------------
 
@@ -321,7 +329,7 @@ class Index:
         found = self._write.execute(
             "SELECT content FROM knowledge WHERE source = ?", (source.name,)
         ).fetchone()
-        return found is not None and bool(found[0] == _items_hash(source))
+        return not source.items if found is None else bool(found[0] == _items_hash(source))
 
     def _replace(self, position: Position, operation: ReplaceKnowledge) -> None:
         self._write.execute(
@@ -344,10 +352,13 @@ class Index:
         if idempotency is None:
             return
         self._write.execute(
-            "INSERT OR IGNORE INTO operation VALUES (?, ?, ?, ?, ?, ?, ?)",
-            (idempotency.key, idempotency.request, log_id.bytes, *position, at),
+            "INSERT INTO operation VALUES (?, ?, ?, ?, ?, ?, ?) ON CONFLICT (key) DO UPDATE SET"
+            " request = excluded.request, log_id = excluded.log_id, segment = excluded.segment,"
+            " byte = excluded.byte, length = excluded.length, at = excluded.at"
+            " WHERE operation.at < excluded.at - ?",
+            (idempotency.key, idempotency.request, log_id.bytes, *position, at, _DAY_US),
         )
-        horizon = at - IDEMPOTENCY_HOURS * 3_600_000_000
+        horizon = at - _DAY_US
         (pruned,) = self._write.execute("SELECT value FROM meta WHERE name = 'pruned'").fetchone()
         if at - pruned >= _PRUNE_EVERY_US:
             self._write.execute("DELETE FROM operation WHERE at < ?", (horizon,))
@@ -361,7 +372,7 @@ class Index:
 
     def meta(self, name: str) -> int:
         """A number the index keeps of itself: ``applied``, ``conflicts``."""
-        ((value,),) = self._all("SELECT value FROM meta WHERE name = ?", (name,))
+        ((value,),) = self._all(_META, (name,))
         assert isinstance(value, int)
         return value
 
@@ -449,8 +460,8 @@ def _known(connection: sqlite3.Connection, idempotency: Idempotency | None) -> K
     if idempotency is None:
         return None
     found = connection.execute(
-        "SELECT request, log_id, segment, byte, length FROM operation WHERE key = ?",
-        (idempotency.key,),
+        "SELECT request, log_id, segment, byte, length FROM operation WHERE key = ? AND at >= ?",
+        (idempotency.key, microseconds(utc_now()) - _DAY_US),
     ).fetchone()
     if found is None:
         return None

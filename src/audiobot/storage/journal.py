@@ -51,6 +51,7 @@ SEGMENT_BYTES: Final = 16 << 20
 VERIFY_BYTES: Final = 128 << 20
 HIGH_WATER_SECONDS: Final = 0.5
 _HIGH_WATER_SLOT: Final = 512
+_A_SECOND_OF_RECORDS: Final = 100_000
 _OPEN_READERS: Final = 16
 
 _SEGMENT_NAME: Final = re.compile(r"(\d{8})\.log")
@@ -142,7 +143,10 @@ class Journal:
             directory / "high-water", os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600
         )
         self._high_water_at = 0.0
-        self._recover(max(promised, self._read_high_water()))
+        self._slot = 0
+        mark = self._read_high_water()
+        # The mark is a second behind at most: a promise far beyond it is itself damaged.
+        self._recover(max(mark, promised if promised <= mark + _A_SECOND_OF_RECORDS else 0))
         self._write_high_water(self.last_sequence)
 
     # -- opening ---------------------------------------------------------------------------
@@ -266,15 +270,15 @@ class Journal:
             slot = data[start : start + _HIGH_WATER.size]
             if len(slot) == _HIGH_WATER.size:
                 value, crc = _HIGH_WATER.unpack(slot)
-                if crc == zlib.crc32(slot[: U64.size]):
-                    best = max(best, value)
+                if crc == zlib.crc32(slot[: U64.size]) and value >= best:
+                    best, self._slot = value, start
         return best
 
     def _write_high_water(self, value: int) -> None:
         # Two slots in turn: a torn write damages one of them, the other still speaks.
         body = U64.pack(value)
-        slot = _HIGH_WATER_SLOT * (value % 2)
-        os.pwrite(self._high_water_fd, body + struct.pack("<I", zlib.crc32(body)), slot)
+        self._slot = _HIGH_WATER_SLOT - self._slot
+        os.pwrite(self._high_water_fd, body + struct.pack("<I", zlib.crc32(body)), self._slot)
         os.fdatasync(self._high_water_fd)
         self._high_water_at = time.monotonic()
         self._high_water = value
@@ -354,10 +358,16 @@ class Journal:
     # -- reading ---------------------------------------------------------------------------
 
     def read(self, position: Position) -> bytes:
-        """The payload at ``position``; ``DamagedRecord`` when the medium lost it."""
-        with self._readers_lock:  # so that nobody closes the file under the read
-            fd = self._reader(position.segment)
-            data = os.pread(fd, position.length, position.offset)
+        """The payload at ``position``; ``DamagedRecord`` when the medium lost it.
+
+        ``StorageUnavailable`` when the file cannot be read just now.
+        """
+        try:
+            with self._readers_lock:  # so that nobody closes the file under the read
+                fd = self._reader(position.segment)
+                data = os.pread(fd, position.length, position.offset)
+        except OSError as error:
+            raise StorageUnavailable("journal_unreadable", retry_after=10) from error
         found = read_frame(data, 0)
         if found is None:
             raise DamagedRecord(f"segment {position.segment}, byte {position.offset}")

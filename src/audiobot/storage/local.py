@@ -46,6 +46,7 @@ _T = TypeVar("_T")
 
 MAX_BATCH: Final = 512
 _CATCH_UP_BATCH: Final = 2_000
+_REBUILD_BYTES: Final = 64 << 20
 _PAGE: Final = 256
 _MARK_SECONDS: Final = 0.5
 _VERIFY_PAUSE_SECONDS: Final = 0.2
@@ -63,6 +64,28 @@ class Committed(NamedTuple):
     row: Row | None
 
 
+def _overlaid(
+    found: Conversation | None, log_id: UUID, ahead: list[Operation]
+) -> Conversation | None:
+    """A dialogue as it is once the index has caught up with ``ahead``."""
+    for operation in ahead:
+        match operation:
+            case AddConversation(conversation=added) if added.log_id == log_id:
+                found = found or added
+            case RateConversation() if operation.log_id == log_id and found is not None:
+                found = _rated(found, operation)
+    return found
+
+
+def _rated(conversation: Conversation, rating: RateConversation) -> Conversation:
+    return msgspec.structs.replace(
+        conversation,
+        rating=rating.rating,
+        feedback_text=rating.feedback_text,
+        updated_at=rating.rated_at,
+    )
+
+
 class LocalStore:
     """The durable store of one process in one journal slot.
 
@@ -73,11 +96,11 @@ class LocalStore:
     def __init__(self, directory: DataDirectory, memory: SafeInMemoryStorage) -> None:
         self._directory = directory
         self.memory = memory
-        self.unreadable = 0
+        self._unreadable: set[Position] = set()
         self.refusal: Unavailable | None = None
         self.conflicts = 0
         self.orphans = 0
-        self._index_behind = False
+        self._ahead: list[Operation] = []
         self._kept_house_at = 0.0
         self._waiting: list[tuple[Operation, asyncio.Future[Committed]]] = []
         self._wake = asyncio.Event()
@@ -88,6 +111,11 @@ class LocalStore:
         self._commit_thread = ThreadPoolExecutor(1, "journal-commit")
         self._read_threads = ThreadPoolExecutor(2, "journal-read")
 
+    @property
+    def unreadable(self) -> int:
+        """Records that could not be read back since the start."""
+        return len(self._unreadable)
+
     # -- life ------------------------------------------------------------------------------
 
     def open(self, progress: Callable[[int], None] = lambda done: None) -> None:
@@ -97,9 +125,16 @@ class LocalStore:
         try:
             self.index = Index(slot / "index.sqlite")
             self.journal = Journal(slot, promised=self.index.meta("applied"))
-            if self.journal.damaged:
-                self.index.rebuild()  # it may point into what is gone
-            self._catch_up(progress)
+            if not self.index.sealed and self.journal.size() <= _REBUILD_BYTES:
+                # Nothing vouches for what a kill left behind, byte by byte; the journal's
+                # checksums do, and reading that much takes a second or two.
+                self.index.rebuild()
+            try:
+                self._bring_up(progress)
+            except (sqlite3.Error, ValueError, TypeError):
+                # What SQLite's check let pass: the journal is the truth, not this.
+                self.index.rebuild()
+                self._bring_up(progress)
         except StorageFull:
             raise SetupError(
                 "data_dir_full", path=self._directory.path, need=LEAST_FREE_BYTES >> 20
@@ -108,6 +143,12 @@ class LocalStore:
             raise SetupError(
                 "data_dir_unwritable", path=self._directory.path, cause=str(error)
             ) from error
+
+    def _bring_up(self, progress: Callable[[int], None]) -> None:
+        """Make index and memory what the journal says."""
+        if self.journal.damaged or self.index.meta("applied") > self.journal.last_sequence:
+            self.index.rebuild()  # it points into what is gone
+        self._catch_up(progress)
         for row in self.index.newest(self.memory.max_conversations):
             conversation = self._assemble(row)
             if conversation is not None:
@@ -125,7 +166,7 @@ class LocalStore:
                 batch.clear()
                 progress(done)
         self._apply_records(batch)
-        self._index_behind = False
+        self._ahead = []
 
     def _apply_records(self, records: list[Entry | Gap]) -> None:
         if not records:
@@ -134,8 +175,14 @@ class LocalStore:
             for record in records:
                 if isinstance(record, Gap):
                     self.index.apply_gap(record)
-                else:
+                    continue
+                try:
                     operation = decode(record.payload)
+                except msgspec.MsgspecError:
+                    # A later version's record: it stays in the journal and is told as missing.
+                    number = record.sequence
+                    self.index.apply_gap(Gap(number, number, record.position.segment))
+                else:
                     self.index.apply(record.sequence, record.position, operation)
 
     async def start(self) -> None:
@@ -206,7 +253,9 @@ class LocalStore:
                         future.exception()  # its caller may be gone: not a forgotten error
                     continue
                 if result.fresh:
-                    self._follow(result)
+                    # Memory is a cache: what it cannot take in is read from the journal.
+                    with contextlib.suppress(Unavailable):
+                        self._follow(result)
                 if not future.cancelled():
                     future.set_result(result)
 
@@ -253,7 +302,7 @@ class LocalStore:
                 )
                 return [self.refusal] * len(operations)
             # Safe in the journal, not yet in the index: the next commit catches up first.
-            self._index_behind = True
+            self._ahead = [r.operation for r in results if isinstance(r, Committed) and r.fresh]
         self.refusal = None
         return results
 
@@ -278,7 +327,7 @@ class LocalStore:
     def _make_room(self) -> None:
         if self._directory.free_bytes() < LEAST_FREE_BYTES:
             raise StorageFull("disk_full", retry_after=30)
-        if self._index_behind:
+        if self._ahead:
             self._catch_up()
 
     def _admit(self, operation: Operation, staged: dict[Position, Operation]) -> Committed:
@@ -318,12 +367,14 @@ class LocalStore:
 
     def _earlier(self, position: Position, staged: dict[Position, Operation]) -> Operation | None:
         """An operation committed before, or staged in this batch; None when damage took it."""
-        if position in staged:
-            return staged[position]
+        return staged.get(position) or self._read(position)
+
+    def _read(self, position: Position) -> Operation | None:
+        """The operation at ``position``; None, and counted once, when damage took it."""
         try:
             return decode(self.journal.read(position))
-        except DamagedRecord:
-            self.unreadable += 1
+        except (DamagedRecord, msgspec.MsgspecError):
+            self._unreadable.add(position)
             return None
 
     # -- reading ---------------------------------------------------------------------------
@@ -331,23 +382,15 @@ class LocalStore:
     def _assemble(self, row: Row) -> Conversation | None:
         """The dialogue with its current rating, read from the journal; None when damaged."""
         assert row.position is not None
-        try:
-            added = decode(self.journal.read(row.position))
-            assert isinstance(added, AddConversation)
-            conversation = added.conversation
-            if row.rating_position is None:
-                return conversation
-            rated = decode(self.journal.read(row.rating_position))
-        except DamagedRecord:
-            self.unreadable += 1
+        added = self._read(row.position)
+        if not isinstance(added, AddConversation):
             return None
-        assert isinstance(rated, RateConversation)
-        return msgspec.structs.replace(
-            conversation,
-            rating=rated.rating,
-            feedback_text=rated.feedback_text,
-            updated_at=rated.rated_at,
-        )
+        conversation = added.conversation
+        rated = self._read(row.rating_position) if row.rating_position else None
+        if not isinstance(rated, RateConversation):
+            # Without its words a rating still counts: the index has it.
+            return msgspec.structs.replace(conversation, rating=row.rating)
+        return _rated(conversation, rated)
 
     async def get(self, log_id: UUID) -> Conversation | None:
         """The dialogue, from memory or the journal; None when it is in neither."""
@@ -357,7 +400,8 @@ class LocalStore:
 
         def load() -> Conversation | None:
             row = self.index.find(log_id)
-            return self._assemble(row) if row and row.position is not None else None
+            found = self._assemble(row) if row and row.position is not None else None
+            return _overlaid(found, log_id, self._ahead)
 
         return await self._in(self._read_threads, load)
 
@@ -372,7 +416,9 @@ class LocalStore:
             known = self.index.find_known(idempotency)
             if known is None:
                 return None
-            operation = decode(self.journal.read(known.position))
+            operation = self._read(known.position)
+            if operation is None:
+                return None
             return Committed(operation, False, self.index.find(known.log_id))
 
         return await self._in(self._read_threads, load)
@@ -380,7 +426,7 @@ class LocalStore:
     async def stats(self) -> Stats:
         """Totals at this moment."""
         found = await self._in(self._read_threads, lambda: self.index.stats(utc_now()))
-        return msgspec.structs.replace(found, complete=not self._index_behind)
+        return msgspec.structs.replace(found, complete=not self._ahead)
 
     async def rated(self, min_rating: int, *, answered: bool) -> AsyncIterator[Conversation]:
         """Rated dialogues, oldest first, read page by page."""
@@ -404,7 +450,7 @@ class LocalStore:
         """Every imported source, by name."""
 
         def load() -> list[KnowledgeSource]:
-            found = [decode(self.journal.read(place)) for _, place in self.index.knowledge()]
+            found = [self._read(place) for _, place in self.index.knowledge()]
             return [r.source for r in found if isinstance(r, ReplaceKnowledge) and r.source.items]
 
         return await self._in(self._read_threads, load)
