@@ -1,6 +1,6 @@
 # What the project does for you, by name. `make serve` and `make test` need nothing set up before.
 .DEFAULT_GOAL := help
-.PHONY: help install serve test lint unit guarantees lock weights bench clean
+.PHONY: help install serve test lint unit guarantees pictures lock weights bench clean
 BIN := .venv/bin
 
 help: ## list these targets
@@ -16,6 +16,7 @@ develop:
 	@scripts/setup requirements-dev.lock
 
 test: develop ## the whole gate: lint, types, architecture, every suite
+	@scripts/need-chromium
 	@scripts/gate
 
 lint: develop ## format, lint, types, architecture
@@ -29,6 +30,10 @@ guarantees: develop ## write docs/guarantees.md from the tests' names
 
 weights: develop ## fit the answerer's weights on the development set
 	@$(BIN)/python benchmarks/fit_answering.py
+
+pictures: develop ## take the screenshots in docs/pictures anew
+	@scripts/need-chromium
+	@$(BIN)/python scripts/screenshots.py
 
 bench: develop ## measure this machine; writes benchmarks/results/
 	@$(BIN)/python benchmarks/one_machine.py

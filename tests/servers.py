@@ -108,7 +108,7 @@ def start(
                 server.client.get("/api/ready")
                 return server
             except httpx.TransportError:
-                pass
+                server.client.close()
         if process.poll() is not None:
             break
         time.sleep(0.02)

@@ -47,10 +47,13 @@ class Check(NamedTuple):
 
 
 @asynccontextmanager
-async def door(settings: Settings, language: Language) -> AsyncIterator[httpx2.AsyncClient]:
+async def door(
+    settings: Settings, language: Language, *, answering: bool = False
+) -> AsyncIterator[httpx2.AsyncClient]:
     """A client of the server that owns the data directory, or of one within this process.
 
-    Either way a command speaks the same HTTP contract as everyone else.
+    Either way a command speaks the same HTTP contract as everyone else. One within this process
+    answers questions only if it is told to (``answering``): that costs seconds.
     """
     headers: dict[str, str] = {"Accept-Language": language}
     note = read_server_note(settings.data_dir)
@@ -62,7 +65,8 @@ async def door(settings: Settings, language: Language) -> AsyncIterator[httpx2.A
             yield client
         return
     token = secrets.token_urlsafe(32)
-    async with open_services(settings, _LOCAL, process_token=token) as services:
+    opened = open_services(settings, _LOCAL, process_token=token, answering=answering)
+    async with opened as services:
         headers["Authorization"] = f"Bearer {token}"
         transport = httpx2.ASGITransport(app=create_app(services), client=(_LOCAL, 0))
         async with httpx2.AsyncClient(
@@ -138,7 +142,7 @@ async def talk_forever(settings: Settings, language: Language, lines: TextIO) ->
     }
     session: str | None = None
     last: str | None = None
-    async with door(settings, language) as client:
+    async with door(settings, language, answering=True) as client:
         console.print(hint[language], style="dim", markup=False)
         while True:
             if lines.isatty():

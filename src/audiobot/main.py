@@ -70,10 +70,10 @@ class Core:
 
 
 @asynccontextmanager
-async def open_core(settings: Settings) -> AsyncIterator[Core]:
+async def open_core(settings: Settings, *, answering: bool = True) -> AsyncIterator[Core]:
     """Everything but HTTP, opened on the data directory and closed in order.
 
-    The encoder loads in the background.
+    The encoder loads in the background, unless nothing will be asked (``answering``).
     """
     if settings.database_url is not None:
         raise SetupError("database_not_built")
@@ -109,8 +109,9 @@ async def open_core(settings: Settings) -> AsyncIterator[Core]:
         importer = Importer(store, answerer)
         if settings.knowledge not in (None, _NO_KNOWLEDGE):
             await _import_at_start(importer, Path(settings.knowledge))
-        loading = asyncio.create_task(_load(answerer), name="load")
-        stack.push_async_callback(_cancel, loading)
+        if answering:
+            loading = asyncio.create_task(_load(answerer), name="load")
+            stack.push_async_callback(_cancel, loading)
         conversation = ConversationService(store, answerer)
         stack.push_async_callback(conversation.settle)
         yield Core(store, answerer, embedding, conversation, importer, keys, directory)
@@ -187,7 +188,12 @@ class _SystemSampler:
 
 @asynccontextmanager
 async def open_services(
-    settings: Settings, host: str, *, process_token: str, port: int | None = None
+    settings: Settings,
+    host: str,
+    *,
+    process_token: str,
+    port: int | None = None,
+    answering: bool = True,
 ) -> AsyncIterator[Services]:
     """A whole AudioBot, short of listening.
 
@@ -195,7 +201,7 @@ async def open_services(
     ``port``, a note in the data directory tells commands on this machine where to knock.
     """
     async with AsyncExitStack() as stack:
-        core = await stack.enter_async_context(open_core(settings))
+        core = await stack.enter_async_context(open_core(settings, answering=answering))
         if port is not None:
             core.directory.announce(_address(host, port), process_token)
         loopback = is_loopback(host)

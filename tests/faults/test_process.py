@@ -108,4 +108,6 @@ def test_g05_callers_that_hang_up_leak_nothing_and_tear_nothing(tmp_path: Path) 
         assert server.rate(kept["log_id"], 5).status_code == 200
         server.kill()
     with serving(tmp_path / "data") as again:
-        assert again.stats()["total_interactions"] == total
+        # A question whose caller left may have been answered after the count, never before it.
+        assert total <= again.stats()["total_interactions"] <= 31
+        assert again.health()["storage"]["missing_records"] == 0

@@ -139,6 +139,8 @@ class Journal:
         self._readers: dict[int, int] = {}
         self._readers_lock = threading.Lock()
         directory.mkdir(parents=True, exist_ok=True)
+        for made in (directory, directory.parent):
+            fsync_directory(made.parent)  # a journal whose folder is forgotten is forgotten too
         self._high_water_fd = os.open(
             directory / "high-water", os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600
         )

