@@ -52,7 +52,7 @@ from audiobot.ports import LanguageModel, Matrix, Passage, Reply, Similar, Store
 
 _T = TypeVar("_T")
 
-NEIGHBOURS: Final = 32
+NEIGHBOURS: Final = 16
 RELEVANT_COSINE: Final = 0.93
 """Raw e5 cosines of Russian questions lie in 0.8-1.0; above this two ask about one thing."""
 PASSAGES: Final = 4

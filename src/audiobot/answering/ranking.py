@@ -75,8 +75,9 @@ def _unit(matrix: Matrix) -> Matrix:
 
 
 def _scaled(voice: Matrix) -> Matrix:
-    spread = float(voice.std())
-    return (voice - voice.mean()) / spread if spread > 1e-6 else voice * 0.0
+    centred = voice - voice.sum() / len(voice)
+    spread = float(centred @ centred / len(voice)) ** 0.5
+    return np.asarray(centred / np.float32(spread or 1.0) if spread > 1e-6 else centred * 0)
 
 
 class Ranked(NamedTuple):
@@ -109,6 +110,23 @@ class _Row(NamedTuple):
         return float(sum(mine.get(feature, 0.0) * weight for feature, weight in pairs))
 
 
+class _Postings(NamedTuple):
+    """For each n-gram the texts that hold it, with its weight in them: a CSR matrix's arrays."""
+
+    starts: NDArray[np.int32]
+    texts: NDArray[np.int32]
+    weights: Matrix
+
+    def likeness(self, row: _Row, texts: int) -> Matrix:
+        """The cosine of ``row`` to each of ``texts`` texts: only its own n-grams are looked at."""
+        first = self.starts[row.features]
+        lengths = self.starts[row.features + 1] - first
+        before = np.cumsum(lengths) - lengths
+        places = np.repeat(first - before, lengths) + np.arange(lengths.sum())
+        products = self.weights[places] * np.repeat(row.weights, lengths)
+        return np.bincount(self.texts[places], products, minlength=texts).astype(np.float32)
+
+
 class Ranker:
     """An immutable index over a set of items; a change of knowledge makes a new one.
 
@@ -129,11 +147,15 @@ class Ranker:
         self.by_id = {item.item_id: i for i, item in enumerate(self.items)}
         self._weights = weights
         texts = [q for item in self.items for q in item.questions]
-        self._owner = np.array(
-            [i for i, item in enumerate(self.items) for _ in item.questions], dtype=np.int64
-        )
-        self._worded = np.array([bool(item.questions) for item in self.items])
-        self._languages = np.array([item.language for item in self.items])
+        # Where each item's wordings begin among all wordings, and which items have any.
+        counts = np.array([len(item.questions) for item in self.items])
+        self._with_wordings = np.flatnonzero(counts)
+        self._first_wording = (np.cumsum(counts) - counts)[self._with_wordings]
+        languages = np.array([item.language for item in self.items])
+        self._foreign: dict[Language, Matrix] = {
+            language: (weights.foreign * (languages != language)).astype(np.float32)
+            for language in ("ru", "en")
+        }
         dimension = answers.shape[1]
         self._query_mean = wordings.mean(axis=0) if texts else np.zeros(dimension, np.float32)
         self._answer_mean = answers.mean(axis=0)
@@ -154,7 +176,8 @@ class Ranker:
         rows = self._tfidf.fit_transform([*texts, *bodies])
         self._wording_count = len(texts)
         # Feature by feature: a question has some sixty n-grams, the knowledge many thousands.
-        self._by_feature = rows.T.tocsr()
+        by_feature = rows.T.tocsr()
+        self._postings = _Postings(by_feature.indptr, by_feature.indices, by_feature.data)
         self._analyse = self._tfidf.build_analyzer()
         self._rows: OrderedDict[str, _Row] = OrderedDict()
 
@@ -175,9 +198,10 @@ class Ranker:
 
     def _best_by_item(self, scores: Matrix, otherwise: Matrix) -> Matrix:
         """For each item its best wording's score; ``otherwise`` where it has no wordings."""
-        best = np.full(len(self.items), -1.0, dtype=np.float32)
-        np.maximum.at(best, self._owner, scores)
-        return np.where(self._worded, best, otherwise)
+        best = otherwise.copy()
+        if len(scores):
+            best[self._with_wordings] = np.maximum.reduceat(scores, self._first_wording)
+        return best
 
     def rank(
         self, question: str, vector: Matrix, language: Language, dialogues: Sequence[Near] = ()
@@ -187,7 +211,7 @@ class Ranker:
         answer = self._answers @ asked
         wording = self._best_by_item(self._wordings @ asked, answer)
         row = self._row(question)
-        likeness = np.asarray(self._by_feature[row.features].T @ row.weights, dtype=np.float32)
+        likeness = self._postings.likeness(row, self._wording_count + len(self.items))
         ngram = self._best_by_item(likeness[: self._wording_count], likeness[self._wording_count :])
         told = [
             (i, n) for n in dialogues if (i := self.by_id.get(n.exemplar.item_id or "")) is not None
@@ -225,7 +249,7 @@ class Ranker:
             weights.question * _scaled(wording)
             + weights.answer * _scaled(answer)
             + weights.ngrams * _scaled(ngram)
-            - weights.foreign * (self._languages != language)
+            - self._foreign[language]
         )
         order = np.argsort(-fused, kind="stable")[:TOP]
         shifted = (fused - fused[order[0]]) / weights.temperature
