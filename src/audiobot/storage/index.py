@@ -131,14 +131,29 @@ def _row(values: tuple[object, ...]) -> Row:
 
 def _connect(path: Path, *, write: bool) -> sqlite3.Connection:
     connection = sqlite3.connect(path, isolation_level=None, check_same_thread=False)
-    if write:
-        # The journal is the truth: losing the newest commits costs a catch-up, not a dialogue.
-        connection.execute("PRAGMA journal_mode = WAL")
-        connection.execute("PRAGMA synchronous = NORMAL")
-    else:
-        # Only the writer checkpoints: SQLite before 3.51.3 can corrupt a WAL that two reset.
-        connection.execute("PRAGMA query_only = ON")
+    try:
+        if write:
+            # The journal is the truth: losing the newest commits costs a catch-up, no dialogue.
+            connection.execute("PRAGMA journal_mode = WAL")
+            connection.execute("PRAGMA synchronous = NORMAL")
+        else:
+            # Only the writer checkpoints: SQLite before 3.51.3 can corrupt a WAL that two reset.
+            connection.execute("PRAGMA query_only = ON")
+    except BaseException:
+        connection.close()
+        raise
     return connection
+
+
+def _sound(connection: sqlite3.Connection) -> bool:
+    """True when SQLite finds nothing wrong and the schema is this version's."""
+    try:
+        (version,) = connection.execute("PRAGMA user_version").fetchone()
+        (verdict,) = connection.execute("PRAGMA quick_check(1)").fetchone()
+        (applied,) = connection.execute(_META, ("applied",)).fetchone()
+    except (sqlite3.DatabaseError, UnicodeDecodeError, TypeError):
+        return False  # a message of SQLite's may quote a damaged schema
+    return version == SCHEMA_VERSION and verdict == "ok" and isinstance(applied, int)
 
 
 class Index:
@@ -159,16 +174,11 @@ class Index:
         self.sealed = self._seal_fits()
         if self.sealed is False:
             return self._create()
-        try:
+        with contextlib.suppress(sqlite3.DatabaseError, UnicodeDecodeError):
             connection = _connect(self.path, write=True)
-            (version,) = connection.execute("PRAGMA user_version").fetchone()
-            (verdict,) = connection.execute("PRAGMA quick_check(1)").fetchone()
-            applied = connection.execute(_META, ("applied",)).fetchone()
-            if version == SCHEMA_VERSION and verdict == "ok" and isinstance(applied[0], int):
+            if _sound(connection):
                 return connection
             connection.close()
-        except (sqlite3.DatabaseError, UnicodeDecodeError, TypeError):
-            pass  # a message of SQLite's may quote a damaged schema
         return self._create()
 
     def _seal_fits(self) -> bool | None:
