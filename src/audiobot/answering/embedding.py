@@ -122,11 +122,6 @@ class EmbeddingService:
         self.batches = 0
 
     @property
-    def loaded(self) -> bool:
-        """True once the encoder answers."""
-        return self._encoder is not None
-
-    @property
     def name(self) -> str:
         """The encoder's name, ``loading`` before it is there."""
         return self._encoder.name if self._encoder else "loading"

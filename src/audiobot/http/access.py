@@ -8,7 +8,7 @@ import ipaddress
 import math
 import time
 from collections.abc import Sequence
-from typing import Final, Literal
+from typing import Final
 
 from itsdangerous import BadSignature, URLSafeSerializer
 from limits import RateLimitItem, parse
@@ -21,7 +21,6 @@ from audiobot.errors import NotAllowed, TooManyRequests
 
 Address = ipaddress.IPv4Address | ipaddress.IPv6Address
 Network = ipaddress.IPv4Network | ipaddress.IPv6Network
-Permission = Literal["open", "token"]
 
 RATER_COOKIE: Final = "audiobot_rater"
 RATER_COOKIE_SECONDS: Final = 365 * 24 * 3600
