@@ -15,6 +15,7 @@ from audiobot.commands import (
     export_dialogues,
     import_paths,
     inspect,
+    migrate,
     talk_forever,
 )
 from audiobot.domain import Language
@@ -93,6 +94,15 @@ def export(
     """Write well-rated dialogues as JSON lines in OpenAI's chat form."""
     try:
         asyncio.run(export_dialogues(load_settings(), output, min_rating))
+    except AudioBotError as error:
+        _fail(error)
+
+
+@app.command("migrate")
+def migrate_() -> None:
+    """Bring the database in DATABASE_URL to today's schema (``serve`` does so by itself)."""
+    try:
+        typer.echo(asyncio.run(migrate(load_settings(), _language())))
     except AudioBotError as error:
         _fail(error)
 

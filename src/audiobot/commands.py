@@ -28,12 +28,15 @@ from audiobot.http.app import create_app
 from audiobot.main import make_language_model, open_services
 from audiobot.messages import sentence
 from audiobot.settings import Settings, unknown_names
+from audiobot.storage import trouble
 from audiobot.storage.directory import (
     EPHEMERAL,
     LEAST_FREE_BYTES,
     file_system,
     read_server_note,
 )
+from audiobot.storage.dsn import Dsn, parse_dsn
+from audiobot.storage.upgrading import head, look, upgrade
 
 _LOCAL = "127.0.0.1"
 
@@ -210,7 +213,7 @@ async def inspect(settings: Settings, language: Language) -> list[Check]:
     if settings.database_url is None:
         checks.append(Check("note", "PostgreSQL", sentence("doctor_no_database", language)))
     else:
-        checks.append(Check("bad", "PostgreSQL", sentence("database_not_built", language)))
+        checks.append(await _database_check(settings.database_url.get_secret_value(), language))
     if settings.llm_base_url is None:
         checks.append(Check("note", "language model", sentence("doctor_no_model", language)))
     else:
@@ -218,6 +221,51 @@ async def inspect(settings: Settings, language: Language) -> list[Check]:
     if read_server_note(settings.data_dir) is not None:
         checks.append(await _health_check(settings, language))
     return checks
+
+
+async def _database_check(url: str, language: Language) -> Check:
+    """The server's version, what is missing, and how far away it is."""
+    dsn = parse_dsn(url)
+    try:
+        report = await asyncio.to_thread(look, dsn)
+    except SetupError as error:
+        return Check("bad", "PostgreSQL", sentence(error.code, language, **error.details))
+    except Exception as error:  # noqa: BLE001  # whatever it is, the doctor names it
+        return Check("bad", "PostgreSQL", await _database_trouble(dsn, error, language))
+    what = f"{report.version}, {dsn.shown}, {report.latency_ms:.1f} ms"
+    if report.extensions:
+        what += f", {', '.join(report.extensions)}"
+    if report.missing:
+        text = sentence("doctor_rights", language, rights=", ".join(report.missing))
+        return Check("bad", "PostgreSQL", f"{what}. {text}")
+    if report.revision != head():
+        return Check("note", "PostgreSQL", f"{what}. {sentence('doctor_migrate', language)}")
+    return Check("ok", "PostgreSQL", what)
+
+
+async def _database_trouble(dsn: Dsn, error: Exception, language: Language) -> str:
+    found = trouble.of(error)
+    if isinstance(found, trouble.DatabaseTrouble) and found.reason == "lost":
+        found = await trouble.why_refused(dsn.parameters, 3.0)
+    reason = found.reason if isinstance(found, trouble.DatabaseTrouble) else "unknown"
+    cause = sentence(f"cause_{reason}", language)
+    return sentence("database_unreachable", language, server=dsn.shown, cause=cause)
+
+
+async def migrate(settings: Settings, language: Language) -> str:
+    """Bring the database to today's schema; returns what was done, in a sentence."""
+    if settings.database_url is None:
+        raise SetupError("migrate_without_database")
+    dsn = parse_dsn(settings.database_url.get_secret_value())
+    try:
+        before, after = await asyncio.to_thread(upgrade, dsn)
+    except SetupError:
+        raise
+    except Exception as error:  # noqa: BLE001  # whatever it is, it is named
+        text = await _database_trouble(dsn, error, language)
+        raise SetupError("server_said", detail=text) from None
+    code = "migrated_already" if before == after else "migrated"
+    return sentence(code, language, before=before or "—", after=after)
 
 
 async def _model_check(settings: Settings, language: Language) -> Check:

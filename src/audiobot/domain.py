@@ -27,6 +27,7 @@ Language = Literal["ru", "en"]
 Outcome = Literal["answered", "asked", "handed_over"]
 Durability = Literal["journal", "postgres"]
 RatingStatus = Literal["stored", "pending"]
+StorageMode = Literal["memory", "postgres", "fallback", "recovering", "draining"]
 SourceKind = Literal["knowledge", "document", "dialogues"]
 
 
@@ -181,7 +182,7 @@ class Stats(msgspec.Struct, frozen=True, kw_only=True):
 class StorageStatus(msgspec.Struct, frozen=True, kw_only=True):
     """Where dialogues lie at this moment, for health, doctor and the console."""
 
-    mode: str
+    mode: StorageMode
     reason: str
     since: datetime
     durability: Durability
@@ -193,6 +194,8 @@ class StorageStatus(msgspec.Struct, frozen=True, kw_only=True):
     missing_records: int
     conflicts: int
     orphans: int
+    complete: bool = True
+    """False while dialogues are out of reach: exports and searches are partial."""
 
 
 def check_text(name: str, value: str, limit: int, *, blank: bool = True) -> str:

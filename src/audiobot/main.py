@@ -42,7 +42,9 @@ from audiobot.ports import Imported
 from audiobot.settings import Settings, unknown_names
 from audiobot.storage.adapter import StorageAdapter
 from audiobot.storage.directory import DataDirectory, DialogueIds, KeySet
+from audiobot.storage.dsn import parse_dsn
 from audiobot.storage.journal import replace_file
+from audiobot.storage.modes import Switched
 from audiobot.telemetry import Metrics, configure_logging, get_logger
 
 if TYPE_CHECKING:
@@ -75,15 +77,23 @@ async def open_core(settings: Settings, *, answering: bool = True) -> AsyncItera
 
     The encoder loads in the background, unless nothing will be asked (``answering``).
     """
-    if settings.database_url is not None:
-        raise SetupError("database_not_built")
+    dsn = parse_dsn(settings.database_url.get_secret_value()) if settings.database_url else None
+    if dsn is not None:
+        for name in dsn.unknown:
+            log.warning("unknown parameter of DATABASE_URL left out", name=name)
+        log.info("PostgreSQL is configured", server=dsn.shown)
     async with AsyncExitStack() as stack:
         directory = DataDirectory(settings.data_dir)
         stack.callback(directory.release)
         secret = settings.secret.get_secret_value() if settings.secret else None
         keys = KeySet(directory.path / "keys.json", secret)
         store = StorageAdapter(
-            directory, DialogueIds(keys.ids), max_conversations=settings.max_conversations
+            directory,
+            DialogueIds(keys.ids),
+            dsn=dsn,
+            keys=keys,
+            max_conversations=settings.max_conversations,
+            tell=_log_switch,
         )
         await asyncio.to_thread(
             store.open, lambda done: log.info("reading the journal", records=done)
@@ -115,6 +125,17 @@ async def open_core(settings: Settings, *, answering: bool = True) -> AsyncItera
         conversation = ConversationService(store, answerer)
         stack.push_async_callback(conversation.settle)
         yield Core(store, answerer, embedding, conversation, importer, keys, directory)
+
+
+def _log_switch(switched: Switched, backlog: int) -> None:
+    log.info(
+        "storage mode changed",
+        before=switched.before,
+        after=switched.after,
+        reason=switched.reason,
+        seconds=round(switched.seconds, 3),
+        backlog=backlog,
+    )
 
 
 def make_language_model(settings: Settings) -> OpenAICompatibleModel | None:

@@ -134,6 +134,31 @@ _SENTENCES: Final[dict[str, tuple[str, str]]] = {
         "Журнал не записывается: новые вопросы отклоняются, всё принятое цело.",
         "The journal cannot be written: new questions are refused, all accepted ones are safe.",
     ),
+    "state_postgres": (
+        "Диалоги хранятся в PostgreSQL.",
+        "Dialogues are kept in PostgreSQL.",
+    ),
+    "state_fallback": (
+        "PostgreSQL недоступен {minutes} мин ({cause}); {backlog} записей в целости в журнале.",
+        "PostgreSQL has been away for {minutes} min ({cause}); {backlog} records are safe in the "
+        "journal.",
+    ),
+    "state_recovering": (
+        "PostgreSQL снова на связи; {backlog} записей переносится из журнала.",
+        "PostgreSQL is back; {backlog} records are on their way from the journal.",
+    ),
+    "state_draining": (
+        "Сервер останавливается; {backlog} записей в целости в журнале.",
+        "The server is stopping; {backlog} records are safe in the journal.",
+    ),
+    "database_away": (
+        "PostgreSQL перестал отвечать, список оборвался: повторите через несколько секунд.",
+        "PostgreSQL stopped answering and the list broke off: try again in a few seconds.",
+    ),
+    "value_refused": (
+        "База данных не принимает такое значение: измените его и повторите.",
+        "The database does not take such a value: change it and try again.",
+    ),
     # Start.
     "data_dir_unwritable": (
         "В каталог данных {path} нельзя писать ({cause}). Исправьте права или укажите другой в "
@@ -161,11 +186,66 @@ _SENTENCES: Final[dict[str, tuple[str, str]]] = {
         "Без DATABASE_URL работает один процесс: уберите --workers или задайте DATABASE_URL.",
         "Without DATABASE_URL there is one worker: drop --workers or set DATABASE_URL.",
     ),
-    "database_not_built": (
-        "Эта версия ещё не работает с PostgreSQL: уберите DATABASE_URL, диалоги будут храниться "
-        "в журнале на этой машине.",
-        "This version does not speak to PostgreSQL yet: unset DATABASE_URL, dialogues will be "
-        "kept in the journal on this machine.",
+    "database_url_invalid": (
+        "DATABASE_URL не разобрать ({cause}). Пример: postgresql://user:password@host:5432/name",
+        "DATABASE_URL cannot be read ({cause}). For example: "
+        "postgresql://user:password@host:5432/name",
+    ),
+    "database_unreachable": (
+        "С сервером {server} не соединиться: {cause}. Диалоги пока лежат в журнале; проверьте "
+        "DATABASE_URL и сервер.",
+        "{server} cannot be reached: {cause}. Dialogues are in the journal meanwhile; check "
+        "DATABASE_URL and the server.",
+    ),
+    "migrate_without_database": (
+        "Переносить некуда: задайте DATABASE_URL.",
+        "There is nothing to migrate: set DATABASE_URL.",
+    ),
+    "migrated": (
+        "База данных обновлена: {before} → {after}.",
+        "The database was upgraded: {before} → {after}.",
+    ),
+    "migrated_already": (
+        "База данных уже обновлена ({after}).",
+        "The database is up to date ({after}).",
+    ),
+    "doctor_migrate": (
+        "Схема будет обновлена при следующем запуске или командой audiobot migrate.",
+        "The schema will be upgraded at the next start, or by audiobot migrate.",
+    ),
+    "doctor_rights": (
+        "Роли не хватает прав: {rights}. Выдайте их командой GRANT.",
+        "The role lacks rights: {rights}. Give them with GRANT.",
+    ),
+    # Why PostgreSQL is away, after a colon or in brackets.
+    "cause_starting": ("ещё не опрошен", "not asked yet"),
+    "cause_refused": ("соединение отклонено", "connection refused"),
+    "cause_dns": ("имя сервера не находится", "the server's name is not found"),
+    "cause_lost": ("соединение оборвалось", "the connection broke"),
+    "cause_timeout": ("не отвечает вовремя", "no answer in time"),
+    "cause_locked": ("таблица заблокирована", "a table is locked"),
+    "cause_read_only": ("сервер только читает", "the server is read-only"),
+    "cause_too_many_connections": ("слишком много соединений", "too many connections"),
+    "cause_password": ("имя или пароль не подходят", "the user or password is wrong"),
+    "cause_database_missing": ("такой базы нет", "there is no such database"),
+    "cause_schema": (
+        "таблиц, столбцов или прав не хватает",
+        "tables, columns or rights are missing",
+    ),
+    "cause_full": ("на сервере нет места", "the server is out of room"),
+    "cause_restarting": ("сервер перезапускается", "the server is restarting"),
+    "cause_foreign": ("база другой программы", "a database of another program"),
+    "cause_too_old": ("сервер слишком стар", "the server is too old"),
+    "cause_unknown": ("неизвестная ошибка", "an unknown error"),
+    "database_too_old": (
+        "Сервер PostgreSQL версии {version} слишком стар: нужна {oldest} или новее.",
+        "The PostgreSQL server is version {version}, too old: {oldest} or newer is needed.",
+    ),
+    "database_of_another": (
+        "База данных занята другой программой или более новым AudioBot ({found}). Создайте для "
+        "AudioBot отдельную базу и укажите её в DATABASE_URL.",
+        "The database belongs to another program or to a later AudioBot ({found}). Make one for "
+        "AudioBot alone and name it in DATABASE_URL.",
     ),
     "setting_invalid": (
         "Настройка {name} неверна: {cause}.",

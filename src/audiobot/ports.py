@@ -104,12 +104,18 @@ class Store(Protocol):
         ...
 
     def get_rated_conversations(
-        self, min_rating: int = 4, *, answered: bool = False
+        self, min_rating: int = 4, *, answered: bool = False, newest: int | None = None
     ) -> AsyncIterator[Conversation]:
         """Dialogues rated at least ``min_rating``, oldest first, in bounded memory.
 
-        With ``answered``, only those whose person got an answer.
+        With ``answered``, only those whose person got an answer; with ``newest``, only the newest
+        so many. While ``status().complete`` is false only those in reach are listed; a list that
+        breaks off raises ``StorageUnavailable``.
         """
+        ...
+
+    async def get_handed_over(self, most: int) -> list[Conversation]:
+        """The newest dialogues that were handed over to a person, newest first."""
         ...
 
     async def replace_knowledge(self, name: str, items: Sequence[KnowledgeItem]) -> bool:

@@ -104,6 +104,14 @@ class Metrics:
         self.mode = Gauge(
             "vasdom_storage_mode", "1 for the mode in force", ["mode"], registry=registry
         )
+        self.database = Gauge(
+            "vasdom_database_available", "1 while PostgreSQL takes the writes", registry=registry
+        )
+        self.backlog = Gauge(
+            "vasdom_journal_backlog",
+            "Journal records that PostgreSQL does not have yet",
+            registry=registry,
+        )
         self.missing = Gauge(
             "vasdom_journal_missing_records",
             "Journal records that damage to the medium took",

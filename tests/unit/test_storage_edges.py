@@ -15,9 +15,9 @@ from audiobot.domain import Conversation, Embedding, Idempotency, RatingOutcome,
 from audiobot.errors import IdempotencyMismatch, InvalidValue, StorageUnavailable
 from audiobot.ports import Reply
 from audiobot.storage import adapter
+from audiobot.storage.batching import MAX_BATCH
 from audiobot.storage.index import Index
 from audiobot.storage.journal import Position
-from audiobot.storage.local import MAX_BATCH
 from audiobot.storage.operations import AddConversation
 from tests.conformance.local import IDS, opened, slot
 

@@ -77,12 +77,18 @@ def make_router(services: Services) -> APIRouter:
         access.require_operator(request)
         if mask:
             raise InvalidValue("mask_not_built")
+        complete = store.status().complete
         samples = (
             _sample(c) async for c in store.get_rated_conversations(min_rating, answered=True)
         )
         if "application/x-ndjson" in request.headers.get("accept", ""):
-            return StreamingResponse(_lines(samples), media_type="application/x-ndjson")
-        return StreamingResponse(_document(samples, min_rating), media_type="application/json")
+            return StreamingResponse(
+                _lines(samples),
+                media_type="application/x-ndjson",
+                headers={"X-AudioBot-Complete": str(complete).lower()},
+            )
+        document = _document(samples, min_rating, complete)
+        return StreamingResponse(document, media_type="application/json")
 
     @router.get(
         "/learning/similar/{log_id}",
@@ -178,7 +184,9 @@ async def _lines(samples: AsyncIterator[ExportSample]) -> AsyncIterator[bytes]:
     yield bytes(chunk)
 
 
-async def _document(samples: AsyncIterator[ExportSample], min_rating: int) -> AsyncIterator[bytes]:
+async def _document(
+    samples: AsyncIterator[ExportSample], min_rating: int, complete: bool
+) -> AsyncIterator[bytes]:
     """The whole reply as one JSON document, written as it is read: the count comes last."""
     count, chunk = 0, bytearray(b'{"data":[')
     async for sample in samples:
@@ -191,6 +199,7 @@ async def _document(samples: AsyncIterator[ExportSample], min_rating: int) -> As
     yield (
         bytes(chunk)
         + (
-            f'],"total_exported":{count},"min_rating_used":{min_rating},"export_timestamp":"{moment}"}}'
+            f'],"total_exported":{count},"min_rating_used":{min_rating},"export_timestamp":"{moment}",'
+            f'"complete":{str(complete).lower()}}}'
         ).encode()
     )

@@ -5,14 +5,14 @@ from __future__ import annotations
 import secrets
 import time
 from importlib import resources
-from typing import Any, Final
+from typing import Any, Final, get_args
 
 from fastapi import APIRouter
 from starlette.requests import Request
 from starlette.responses import Response
 
 from audiobot import __version__
-from audiobot.domain import StorageStatus, utc_now
+from audiobot.domain import Language, StorageMode, StorageStatus, utc_now
 from audiobot.http import wire
 from audiobot.http.access import RATER_COOKIE, RATER_COOKIE_SECONDS, language_of
 from audiobot.http.schemas import (
@@ -43,11 +43,22 @@ FEATURES: Final = [
 ]
 
 
-def state_code(status: StorageStatus) -> str:
-    """Which sentence says where dialogues lie."""
-    if status.accepting:
-        return "state_memory"
+def refusal_code(status: StorageStatus) -> str:
+    """Which sentence says why nothing is accepted."""
     return "state_full" if status.reason == "full" else "state_unwritable"
+
+
+def state_sentence(status: StorageStatus, language: Language) -> str:
+    """Where dialogues lie, in the words that health, doctor and the console share."""
+    if not status.accepting:
+        return sentence(refusal_code(status), language)
+    return sentence(
+        f"state_{status.mode}",
+        language,
+        minutes=int((utc_now() - status.since).total_seconds() // 60),
+        cause=sentence(f"cause_{status.reason}", language),
+        backlog=status.journal_backlog,
+    )
 
 
 def make_router(services: Services) -> APIRouter:
@@ -93,7 +104,7 @@ def make_router(services: Services) -> APIRouter:
                     missing_records=status.missing_records,
                     conflicts=status.conflicts,
                     orphans=status.orphans,
-                    summary=sentence(state_code(status), language_of(request)),
+                    summary=state_sentence(status, language_of(request)),
                 ),
                 learning_data=LearningHealth(
                     total_conversations=totals.total_interactions,
@@ -121,7 +132,7 @@ def make_router(services: Services) -> APIRouter:
         status = services.store.status()
         if status.accepting:
             return wire.reply(ReadyReply(ready=True, mode=status.mode))
-        return wire.error_reply(request, 503, state_code(status), retry_after=5)
+        return wire.error_reply(request, 503, refusal_code(status), retry_after=5)
 
     @router.get(
         "/api/metrics",
@@ -139,7 +150,10 @@ def make_router(services: Services) -> APIRouter:
         gauges.dialogues.set(totals.total_interactions)
         gauges.rated.set(totals.rated_interactions)
         gauges.accepting.set(status.accepting)
-        gauges.mode.labels(status.mode).set(1)
+        for mode in get_args(StorageMode):
+            gauges.mode.labels(mode).set(mode == status.mode)
+        gauges.backlog.set(status.journal_backlog)
+        gauges.database.set(status.database_available)
         gauges.missing.set(status.missing_records)
         gauges.orphans.set(status.orphans)
         return Response(gauges.exposition(), media_type=METRICS_TYPE)

@@ -145,6 +145,7 @@ class ExportReply(Reply):
     min_rating_used: int
     data: list[ExportSample]
     export_timestamp: datetime
+    complete: bool
 
 
 class SimilarConversation(Reply):

@@ -1,15 +1,23 @@
 """StorageAdapter: the one store that the rest of the program sees, whatever stands behind it.
 
-It checks every value at the edge, makes Operations of calls, and sends them to the store that is
-in charge. In this version that is always the local one (mode ``memory``).
+It checks every value at the edge, makes Operations of calls, and sends each to the home that is
+in charge: PostgreSQL while it is well, the journal otherwise. A call that PostgreSQL fails goes on
+to the journal with the same operation, so no caller ever hears of it. Reads overlay both.
 """
 
 from __future__ import annotations
 
+import asyncio
+import contextlib
+import time
+from collections import OrderedDict
 from collections.abc import AsyncIterator, Callable, Sequence
-from datetime import datetime
+from functools import partial
+from pathlib import Path
 from typing import Final
 from uuid import UUID, uuid4
+
+import msgspec
 
 from audiobot.domain import (
     MAX_CORRECTION,
@@ -18,6 +26,7 @@ from audiobot.domain import (
     MAX_RESPONSE,
     MAX_SESSION_ID,
     Conversation,
+    Durability,
     Idempotency,
     KnowledgeItem,
     KnowledgeSource,
@@ -29,25 +38,67 @@ from audiobot.domain import (
     check_text,
     utc_now,
 )
-from audiobot.errors import StorageFull, UnknownDialogue
+from audiobot.errors import (
+    IdempotencyMismatch,
+    InvalidValue,
+    StorageFull,
+    StorageUnavailable,
+    UnknownDialogue,
+)
 from audiobot.ports import Reply
-from audiobot.storage.directory import DataDirectory, DialogueIds
-from audiobot.storage.local import Committed, LocalStore
+from audiobot.storage.directory import DataDirectory, DialogueIds, KeySet
+from audiobot.storage.dsn import Dsn
+from audiobot.storage.journal import replace_file
+from audiobot.storage.local import LocalStore
 from audiobot.storage.memory import MAX_BYTES, MAX_CONVERSATIONS, SafeInMemoryStorage
+from audiobot.storage.modes import ModeState, Switched
 from audiobot.storage.operations import (
     AddConversation,
+    Committed,
+    Operation,
     RateConversation,
     ReplaceKnowledge,
     clock_version,
 )
+from audiobot.storage.postgres import PostgresStore
+from audiobot.storage.switch import Switch
+from audiobot.storage.tally import Tally, effect_of
+from audiobot.storage.trouble import DatabaseTrouble, DataRefused
 
 _MAX_RATER: Final = 64
+_MAX_NAME: Final = 200
+_RECENT_KEYS: Final = 10_000
+_DRAIN_SECONDS: Final = 5.0
+
+
+class _Remembered(msgspec.Struct, frozen=True):
+    """What a start in an outage must know: PostgreSQL's totals and knowledge as they last were."""
+
+    stats: Stats
+    knowledge: list[KnowledgeSource]
+    adopted: bool
+
+
+def _nothing() -> Stats:
+    return Stats(
+        total_interactions=0,
+        rated_interactions=0,
+        rating_sum=0,
+        positive_ratings=0,
+        negative_ratings=0,
+        recent=0,
+        recent_positive=0,
+        complete=True,
+        as_of=utc_now(),
+    )
 
 
 class StorageAdapter:
     """The hybrid store; see :class:`audiobot.ports.Store` for what it promises.
 
-    ``open`` blocks (it reads the journal) and belongs in a thread; ``start`` follows on the loop.
+    Without ``dsn`` it stays in mode ``memory``. ``open`` blocks (it reads the journal) and belongs
+    in a thread; ``start`` follows on the loop. ``tell`` hears of every change of mode and of
+    the journal's backlog then.
     """
 
     def __init__(
@@ -55,36 +106,188 @@ class StorageAdapter:
         directory: DataDirectory,
         ids: DialogueIds,
         *,
+        dsn: Dsn | None = None,
+        keys: KeySet | None = None,
         max_conversations: int = MAX_CONVERSATIONS,
         max_bytes: int = MAX_BYTES,
+        tell: Callable[[Switched, int], None] = lambda switched, backlog: None,
     ) -> None:
         self.in_memory_storage = SafeInMemoryStorage(max_conversations, max_bytes)
         self._directory = directory
         self._ids = ids
-        self._local = LocalStore(directory, self.in_memory_storage)
-        self._since: datetime = utc_now()
+        self._keys = keys
+        self._local = LocalStore(directory, self.in_memory_storage, self._journaled)
+        self._tally = Tally(_nothing())
+        self._tell = tell
+        self._state = (
+            ModeState("memory", "memory", self._switched)
+            if dsn is None
+            else ModeState("fallback", "starting", self._switched)
+        )
+        self._postgres: PostgresStore | None = None
+        self._switch: Switch | None = None
+        self._dsn = dsn
+        self._conflicts = self._orphans = 0
+        self._keys_known = dsn is None
+        self._adopted = False
+        self._knowledge: list[KnowledgeSource] = []
+        self._recent_keys: OrderedDict[bytes, tuple[bytes, Committed]] = OrderedDict()
+
+    # -- life ------------------------------------------------------------------------------
 
     def open(self, progress: Callable[[int], None] = lambda done: None) -> None:
         """Bring the local store up from its journal."""
         self._local.open(progress)
         self._ephemeral = self._directory.ephemeral
         self._missing = sum(last - first + 1 for first, last in self._local.index.gaps())
+        if self._dsn is not None:
+            self._recall_postgres()
+            for operation in self._local.backlog_operations():
+                effect = effect_of(Committed(operation, True), self.in_memory_storage)
+                self._tally.wrote(operation, effect, journaled=True)
 
     async def start(self) -> None:
-        """Begin to accept."""
-        self._since = utc_now()
+        """Begin to accept, and to look for PostgreSQL."""
         await self._local.start()
+        if self._dsn is None:
+            return
+        self._postgres = PostgresStore(self._dsn, self._stored)
+        self._postgres.start()
+        self._switch = Switch(
+            self._state, self._postgres, self._local, self._tally, self._meet, self._keep_house
+        )
+        self._switch.start()
 
     async def close(self) -> None:
-        """Finish what was handed in and close every file."""
+        """Finish what was handed in, carry over what can be, close every file."""
+        if self._switch is not None and self._postgres is not None:
+            await self._switch.close(_DRAIN_SECONDS)
+            if self._state.to_postgres:
+                with contextlib.suppress(DatabaseTrouble):
+                    await self._snapshot()
+            await self._postgres.close()
+        self._state.happen("closing", "closing")
         await self._local.close()
 
     @property
     def database_available(self) -> bool:
-        """True while PostgreSQL takes the writes; false in memory mode."""
-        return False
+        """True while PostgreSQL takes the writes."""
+        return self._state.to_postgres and self._switch is not None and self._switch.database_ok
+
+    @property
+    def _home(self) -> PostgresStore | None:
+        """PostgreSQL while it is in charge."""
+        return self._postgres if self._state.to_postgres else None
+
+    def _met(self, trouble: DatabaseTrouble) -> None:
+        assert self._switch is not None
+        self._switch.met(trouble)
+
+    def _switched(self, switched: Switched) -> None:
+        self._tell(switched, self._local.backlog if self._dsn is not None else 0)
+
+    # -- following -------------------------------------------------------------------------
+
+    def _stored(self, committed: Committed) -> None:
+        """PostgreSQL has taken a fresh operation of ours."""
+        operation = committed.operation
+        effect = effect_of(committed, self.in_memory_storage)
+        self._tally.wrote(operation, effect, journaled=False)
+        if committed.rating is None:  # else only PostgreSQL has both
+            self.in_memory_storage.apply(operation)
+        key = None if isinstance(operation, ReplaceKnowledge) else operation.idempotency
+        if key is not None:
+            # In an outage PostgreSQL cannot say which keys were used; this process can.
+            self._recent_keys[key.key] = (key.request, committed)
+            while len(self._recent_keys) > _RECENT_KEYS:
+                self._recent_keys.popitem(last=False)
+
+    def _journaled(self, committed: Committed) -> None:
+        """The journal has taken a fresh operation; memory follows after this."""
+        if self._dsn is None:
+            return
+        effect = effect_of(committed, self.in_memory_storage)
+        self._tally.wrote(committed.operation, effect, journaled=True)
+        if self._switch is not None:
+            self._switch.journaled()
+
+    async def _meet(self) -> None:
+        """PostgreSQL has been reached: exchange keys, find our place, take its totals."""
+        assert self._postgres is not None
+        if self._keys is not None:
+            self._keys.merge(await self._postgres.exchange_keys(self._keys.ids))
+            self._ids.accept(self._keys.ids)
+        self._adopted = await self._postgres.has_adopted()
+        self._keys_known = True
+        self._local.reset_cursor(await self._postgres.cursor(self._local.journal.identity))
+        await self._snapshot()
+
+    async def _keep_house(self) -> None:
+        assert self._postgres is not None
+        await self._postgres.keep_house()
+        self._conflicts, self._orphans = await self._postgres.findings()
+        await self._snapshot()
+
+    async def _snapshot(self) -> None:
+        """Keep PostgreSQL's totals and knowledge for the time when it cannot be asked."""
+        assert self._postgres is not None
+        async with self._postgres.pause, self._tally.lock:
+            stats, present = await self._postgres.stats(self._tally.doubtful.values())
+            self._tally.renew(stats, present)
+        self._knowledge = await self._postgres.knowledge()
+        remembered = _Remembered(stats, self._knowledge, self._adopted)
+        path = self._directory.path / "cache" / f"postgres-{self._local.slot}.msgpack"
+        data = msgspec.msgpack.encode(remembered)
+        with contextlib.suppress(OSError):
+            await asyncio.to_thread(partial(_replace, path, data))
+
+    def _recall_postgres(self) -> None:
+        path = self._directory.path / "cache" / f"postgres-{self._local.slot}.msgpack"
+        with contextlib.suppress(OSError, msgspec.MsgspecError):
+            kept = msgspec.msgpack.decode(path.read_bytes(), type=_Remembered)
+            self._tally.renew(kept.stats, set())
+            self._knowledge, self._adopted = kept.knowledge, kept.adopted
 
     # -- writing ---------------------------------------------------------------------------
+
+    async def _commit(self, operation: Operation) -> Committed:
+        """Make an operation durable in the home in charge; in the journal when that one fails."""
+        home, switch = self._home, self._switch
+        if home is not None and switch is not None:
+            started = time.monotonic()
+            try:
+                committed = await home.commit(_kept_in(operation, "postgres"))
+            except DataRefused as refused:
+                raise InvalidValue("value_refused", field="value") from refused
+            except DatabaseTrouble as trouble:
+                self._tally.doubt(operation)
+                switch.met(trouble)
+            else:
+                switch.succeeded(time.monotonic() - started)
+                return self._known_here(committed)
+        earlier = self._recent(operation)
+        return earlier or await self._local.commit(_kept_in(operation, "journal"))
+
+    def _known_here(self, committed: Committed) -> Committed:
+        """A dialogue that PostgreSQL does not know yet may be in our journal."""
+        operation = committed.operation
+        if committed.known or not isinstance(operation, RateConversation):
+            return committed
+        held = self.in_memory_storage.get(operation.log_id)
+        if held is None:
+            return committed
+        return committed._replace(known=True, answered=held.outcome == "answered")
+
+    def _recent(self, operation: Operation) -> Committed | None:
+        """What this process committed to PostgreSQL under the same Idempotency-Key."""
+        key = None if isinstance(operation, ReplaceKnowledge) else operation.idempotency
+        return self._recent_under(key) if key is not None else None
+
+    def _recent_under(self, key: Idempotency) -> Committed | None:
+        request, committed = self._recent_keys.get(key.key, (key.request, None))
+        if request != key.request:
+            raise IdempotencyMismatch("idempotency_mismatch")
+        return committed
 
     async def add_conversation(
         self,
@@ -102,6 +305,7 @@ class StorageAdapter:
         check_text("response", ai_response, MAX_RESPONSE)
         check_text("session_id", session_id, MAX_SESSION_ID)
         told = reply or Reply(text=ai_response)
+        check_text("model", told.model_used, _MAX_NAME)
         if told.embedding is not None:
             check_embedding(told.embedding)
         conversation = Conversation(
@@ -114,7 +318,6 @@ class StorageAdapter:
             response_time=response_time,
             outcome=told.outcome,
             language=told.language,
-            durability="journal",
             token_count=told.token_count,
             similar_found=told.similar_found,
             learning_improved=told.learning_improved,
@@ -126,9 +329,12 @@ class StorageAdapter:
             embedding=told.embedding,
         )
         operation = AddConversation(
-            op_id=uuid4(), conversation=conversation, idempotency=idempotency
+            op_id=uuid4(),
+            conversation=conversation,
+            explicit=log_id is not None,
+            idempotency=idempotency,
         )
-        committed = await self._local.commit(operation)
+        committed = await self._commit(operation)
         assert isinstance(committed.operation, AddConversation)
         return committed.operation.conversation
 
@@ -164,15 +370,33 @@ class StorageAdapter:
             by_operator=by_operator,
             idempotency=idempotency,
         )
-        return _rating_outcome(await self._local.commit(operation))
+        return _rating_outcome(await self._commit(operation))
 
     async def _know(self, log_id: UUID) -> None:
         """Raise ``UnknownDialogue`` unless the id is kept here or proves itself."""
         if log_id in self.in_memory_storage or self._ids.genuine(log_id):
             return
         row = await self._local.row(log_id)
-        if row is None or row.position is None:
+        if row is not None and row.position is not None:
+            return
+        found, _, asked = await self._ask(log_id)
+        if found is None and (asked or not self._any_id):
             raise UnknownDialogue("unknown_dialogue")
+
+    @property
+    def _any_id(self) -> bool:
+        """True while a well-formed id may be genuine though it does not prove itself."""
+        return not self._keys_known or self._adopted
+
+    async def _ask(self, log_id: UUID) -> tuple[Conversation | None, tuple[int, bytes], bool]:
+        """A dialogue as PostgreSQL has it, its rating's version, and whether it could be asked."""
+        home = self._home
+        if home is not None:
+            try:
+                return *await home.get(log_id), True
+            except DatabaseTrouble as trouble:
+                self._met(trouble)
+        return None, (0, b""), self._postgres is None
 
     async def replace_knowledge(self, name: str, items: Sequence[KnowledgeItem]) -> bool:
         """Replace a source's items; see the port."""
@@ -182,13 +406,20 @@ class StorageAdapter:
                 check_text("knowledge", text, MAX_RESPONSE)
         source = KnowledgeSource(name=name, items=tuple(items), imported_at=utc_now())
         operation = ReplaceKnowledge(op_id=uuid4(), source=source, version=clock_version())
-        return (await self._local.commit(operation)).fresh
+        return (await self._commit(operation)).fresh
 
     # -- reading ---------------------------------------------------------------------------
 
     async def find_reply(self, idempotency: Idempotency) -> Conversation | RatingOutcome | None:
         """What the same request came to before; see the port."""
-        committed = await self._local.earlier(idempotency)
+        committed = self._recent_under(idempotency)
+        home = self._home
+        if committed is None and home is not None:
+            try:
+                committed = await home.earlier(idempotency)
+            except DatabaseTrouble as trouble:
+                self._met(trouble)
+        committed = committed or await self._local.earlier(idempotency)
         if committed is None:
             return None
         if isinstance(committed.operation, AddConversation):
@@ -197,56 +428,143 @@ class StorageAdapter:
 
     async def get_conversation(self, log_id: UUID) -> Conversation | None:
         """One dialogue; see the port."""
-        conversation = await self._local.get(log_id)
-        if conversation is None and not self._ids.genuine(log_id):
-            raise UnknownDialogue("unknown_dialogue")
-        return conversation
+        found, version, asked = await self._ask(log_id)
+        local = await self._local.get(log_id) if self._overlaid or not asked else None
+        if found is None:
+            found = local
+            if found is None and not self._ids.genuine(log_id) and (asked or not self._any_id):
+                raise UnknownDialogue("unknown_dialogue")
+        elif local is not None and self.in_memory_storage.version(log_id) > version:
+            found = _with_rating_of(found, local)
+        return found
+
+    @property
+    def _overlaid(self) -> bool:
+        """True while the journal may hold what PostgreSQL does not."""
+        return self._postgres is None or self._state.mode != "postgres"
 
     async def get_stats(self) -> Stats:
         """Totals; see the port."""
-        return await self._local.stats()
+        if self._postgres is None:
+            return await self._local.stats()
+        home = self._home
+        if home is not None:
+            try:
+                if self._state.mode == "postgres":
+                    return (await home.stats())[0]
+                async with self._tally.lock:
+                    return self._tally.overlaid(*await home.stats(self._tally.doubtful.values()))
+            except DatabaseTrouble as trouble:
+                self._met(trouble)
+        return self._tally.told()
 
-    def get_rated_conversations(
-        self, min_rating: int = 4, *, answered: bool = False
+    async def get_rated_conversations(
+        self, min_rating: int = 4, *, answered: bool = False, newest: int | None = None
     ) -> AsyncIterator[Conversation]:
         """Rated dialogues, oldest first; see the port."""
-        return self._local.rated(check_rating(min_rating), answered=answered)
+        check_rating(min_rating)
+        home = self._home
+        if home is None:
+            async for found in self._local.rated(min_rating, answered=answered, newest=newest):
+                yield found
+            return
+        told: set[UUID] = set()
+        overlaid = self._overlaid
+        try:
+            async for found in home.rated(min_rating, answered=answered, newest=newest):
+                if overlaid:
+                    told.add(found.log_id)
+                yield found
+        except DatabaseTrouble as trouble:
+            # A list that ends too early must not look whole.
+            self._met(trouble)
+            raise StorageUnavailable("database_away", retry_after=5) from trouble
+        if overlaid:
+            async for found in self._local.rated(min_rating, answered=answered, newest=newest):
+                if found.log_id not in told:
+                    yield found
+
+    async def get_handed_over(self, most: int) -> list[Conversation]:
+        """The newest questions that got no answer; see the port."""
+        found = await self._local.handed_over(most) if self._overlaid else []
+        home = self._home
+        if home is not None:
+            try:
+                found += await home.handed_over(most)
+            except DatabaseTrouble as trouble:
+                self._met(trouble)
+        newest = sorted({c.log_id: c for c in found}.values(), key=lambda c: c.created_at)
+        return newest[::-1][:most]
 
     async def get_knowledge(self) -> list[KnowledgeSource]:
         """Every source; see the port."""
-        return await self._local.knowledge()
+        if self._postgres is None:
+            return await self._local.knowledge()
+        home = self._home
+        if home is not None:
+            try:
+                self._knowledge = await home.knowledge()
+            except DatabaseTrouble as trouble:
+                self._met(trouble)
+        sources = {source.name: source for source in self._knowledge}
+        if self._overlaid:
+            sources |= {s.name: s for s in await self._local.knowledge(empty=True)}
+        return [sources[name] for name in sorted(sources) if sources[name].items]
 
     def status(self) -> StorageStatus:
         """Where dialogues lie right now; see the port."""
         refusal = self._local.refusal
-        if refusal is None:
-            reason = "memory"
-        else:
+        reason = self._state.reason
+        if refusal is not None and not self._state.to_postgres:
             reason = "full" if isinstance(refusal, StorageFull) else "unwritable"
+        hybrid = self._dsn is not None
+        backlog = self._local.backlog if hybrid else 0
         return StorageStatus(
-            mode="memory",
+            mode=self._state.mode,
             reason=reason,
-            since=self._since,
-            durability="journal",
-            database_available=False,
-            accepting=refusal is None,
-            journal_backlog=0,
-            oldest_backlog_seconds=0.0,
+            since=self._state.since,
+            durability="postgres" if self._state.to_postgres else "journal",
+            database_available=self.database_available,
+            accepting=refusal is None or self.database_available,
+            journal_backlog=backlog,
+            oldest_backlog_seconds=self._local.oldest_seconds if backlog else 0.0,
             ephemeral=self._ephemeral,
             missing_records=self._missing + self._local.unreadable + self._local.suspect_segments,
-            conflicts=self._local.conflicts,
-            orphans=self._local.orphans,
+            conflicts=self._local.conflicts + self._conflicts,
+            orphans=self._orphans if hybrid else self._local.orphans,
+            complete=not hybrid or self._state.to_postgres,
         )
 
 
+def _replace(path: Path, data: bytes) -> None:
+    path.parent.mkdir(exist_ok=True)
+    replace_file(path, data)
+
+
+def _kept_in(operation: Operation, durability: Durability) -> Operation:
+    """The operation as the home that takes it will tell it."""
+    if not isinstance(operation, AddConversation):
+        return operation
+    kept = msgspec.structs.replace(operation.conversation, durability=durability)
+    return msgspec.structs.replace(operation, conversation=kept)
+
+
+def _with_rating_of(found: Conversation, other: Conversation) -> Conversation:
+    return msgspec.structs.replace(
+        found,
+        rating=other.rating,
+        feedback_text=other.feedback_text,
+        updated_at=other.updated_at,
+    )
+
+
 def _rating_outcome(committed: Committed) -> RatingOutcome:
-    operation, row = committed.operation, committed.row
+    operation = committed.operation
     assert isinstance(operation, RateConversation)
-    known = row is not None and row.position is not None
     return RatingOutcome(
         log_id=operation.log_id,
         rating=operation.rating,
-        status="stored" if known else "pending",
+        status="stored" if committed.known else "pending",
         version=operation.version,
-        answered=row.answered if row is not None and known else True,
+        answered=committed.answered,
     )

@@ -128,11 +128,21 @@ class KeySet:
         root = (secret or made or "").encode()
         id_key = self._derive(root, "dialogue-id").hex()
         ids = [id_key, *(key for key in kept.get("ids", []) if key != id_key)]
-        after = {"secret": made, "ids": ids}
-        if after != kept:
-            replace_file(path, json.dumps(after).encode())
+        self._path, self._made = path, made
+        if {"secret": made, "ids": ids} != kept:
+            self._keep(ids)
         self.ids = [bytes.fromhex(key) for key in ids]
         self.raters = self._derive(root, "raters")
+
+    def _keep(self, ids: list[str]) -> None:
+        replace_file(self._path, json.dumps({"secret": self._made, "ids": ids}).encode())
+
+    def merge(self, keys: list[bytes]) -> None:
+        """Know every replica's keys too; new ids go on being made with our own."""
+        every = list(dict.fromkeys([*self.ids, *keys]))
+        if every != self.ids:
+            self._keep([key.hex() for key in every])
+            self.ids = every
 
     @staticmethod
     def _derive(root: bytes, purpose: str) -> bytes:
@@ -147,6 +157,10 @@ class DialogueIds:
 
     def __init__(self, keys: list[bytes]) -> None:
         self._keys = keys
+
+    def accept(self, keys: list[bytes]) -> None:
+        """Know ids made under these keys; the first one goes on making new ones."""
+        self._keys = [self._keys[0], *(key for key in keys if key != self._keys[0])]
 
     def issue(self) -> UUID:
         """A new id, checked by the first key."""

@@ -4,8 +4,7 @@ A small SQLite file beside the journal that holds numbers and positions, never a
 It is derived: ``applied`` says up to which sequence number it is true, the rest is caught up
 from the journal at the next opening, and a lost or broken index is built anew. A clean close seals
 it with a hash of its bytes; a seal that does not fit means that the medium changed something. It is
-what keeps
-memory bounded: an evicted dialogue stays rateable, counted and exportable through it.
+what keeps memory bounded: an evicted dialogue stays rateable, counted and exportable through it.
 
 Statistics come from a summary that the triggers below keep inside the row's own transaction, so
 they equal a recount at every moment.
@@ -24,8 +23,6 @@ from pathlib import Path
 from typing import Final, NamedTuple
 from uuid import UUID
 
-import msgspec
-
 from audiobot.domain import Conversation, Idempotency, KnowledgeSource, Stats, content_hash, utc_now
 from audiobot.errors import IdempotencyMismatch
 from audiobot.storage.frames import Gap
@@ -35,16 +32,17 @@ from audiobot.storage.operations import (
     Operation,
     RateConversation,
     ReplaceKnowledge,
+    items_hash,
 )
 
-SCHEMA_VERSION: Final = 1
+SCHEMA_VERSION: Final = 2
 _DAY_US: Final = 24 * 3_600_000_000
 """How long an Idempotency-Key is kept, in microseconds."""
 _PRUNE_EVERY_US: Final = 60_000_000
 
 _SCHEMA: Final = """
 CREATE TABLE meta (name TEXT PRIMARY KEY, value INTEGER NOT NULL) WITHOUT ROWID;
-INSERT INTO meta VALUES ('applied', 0), ('conflicts', 0), ('pruned', 0);
+INSERT INTO meta VALUES ('applied', 0), ('conflicts', 0), ('pruned', 0), ('replayed', 0);
 
 -- One row for each dialogue; segment is NULL while only its rating has arrived.
 CREATE TABLE dialogue (
@@ -60,6 +58,7 @@ CREATE TABLE dialogue (
 CREATE INDEX dialogue_created ON dialogue (created, rating) WHERE segment IS NOT NULL;
 CREATE INDEX dialogue_rated ON dialogue (created, log_id, rating, answered)
     WHERE rating IS NOT NULL AND segment IS NOT NULL;
+CREATE INDEX dialogue_unanswered ON dialogue (created) WHERE segment IS NOT NULL AND NOT answered;
 CREATE INDEX dialogue_orphan ON dialogue (log_id) WHERE segment IS NULL;
 
 CREATE TABLE summary (rating INTEGER PRIMARY KEY, dialogues INTEGER NOT NULL);
@@ -211,6 +210,11 @@ class Index:
         self._write = self._create()
         self._read = _connect(self.path, write=False)
 
+    def note(self, name: str, value: int) -> None:
+        """Set one of the numbers the index keeps of itself."""
+        with self.transaction():
+            self._write.execute("UPDATE meta SET value = ? WHERE name = ?", (value, name))
+
     def close(self) -> None:
         """Close both connections and seal the file; the next opening continues from here."""
         self._read.close()
@@ -339,7 +343,7 @@ class Index:
         found = self._write.execute(
             "SELECT content FROM knowledge WHERE source = ?", (source.name,)
         ).fetchone()
-        return not source.items if found is None else bool(found[0] == _items_hash(source))
+        return not source.items if found is None else bool(found[0] == items_hash(source))
 
     def _replace(self, position: Position, operation: ReplaceKnowledge) -> None:
         self._write.execute(
@@ -351,7 +355,7 @@ class Index:
                 operation.source.name,
                 operation.version,
                 operation.op_id.bytes,
-                _items_hash(operation.source),
+                items_hash(operation.source),
                 *position,
             ),
         )
@@ -381,7 +385,7 @@ class Index:
             return self._read.execute(sql, tuple(values)).fetchall()
 
     def meta(self, name: str) -> int:
-        """A number the index keeps of itself: ``applied``, ``conflicts``."""
+        """A number the index keeps of itself: ``applied``, ``replayed``, ``conflicts``."""
         ((value,),) = self._all(_META, (name,))
         assert isinstance(value, int)
         return value
@@ -408,6 +412,26 @@ class Index:
             (min_rating, int(answered), created, log_id, limit),
         )
         return [((r[-1], r[0]), _row(r[:-1])) for r in rows]  # type: ignore[misc]
+
+    def before_newest(
+        self, min_rating: int, newest: int, *, answered: bool
+    ) -> tuple[int, bytes] | None:
+        """The key of the rated dialogue just before the ``newest`` ones, if there are more."""
+        rows = self._all(
+            "SELECT created, log_id FROM dialogue WHERE rating IS NOT NULL AND segment IS NOT NULL"
+            " AND rating >= ? AND answered >= ? ORDER BY created DESC, log_id DESC"
+            " LIMIT 1 OFFSET ?",
+            (min_rating, int(answered), newest),
+        )
+        return (rows[0][0], rows[0][1]) if rows else None  # type: ignore[return-value]
+
+    def handed_over(self, most: int) -> list[Row]:
+        """The newest dialogues that got no answer, newest first."""
+        rows = self._all(
+            _ROW + "WHERE segment IS NOT NULL AND NOT answered ORDER BY created DESC LIMIT ?",
+            (most,),
+        )
+        return [_row(r) for r in rows]
 
     def newest(self, limit: int) -> list[Row]:
         """The newest dialogues that have their words, oldest of them first."""
@@ -460,10 +484,6 @@ class Index:
 def _file_hash(path: Path) -> bytes:
     with path.open("rb") as file:
         return hashlib.file_digest(file, "sha256").digest()
-
-
-def _items_hash(source: KnowledgeSource) -> bytes:
-    return hashlib.sha256(msgspec.msgpack.encode(source.items)).digest()
 
 
 def _known(connection: sqlite3.Connection, idempotency: Idempotency | None) -> Known | None:

@@ -4,6 +4,8 @@ Shape on disk, in one slot directory::
 
     00000001.log …   segments: a header, then frames
     high-water       the last durable sequence number, at most about a second behind
+    trimmed          up to which number records were carried elsewhere and removed here
+    identity         a UUID: what this journal is called in PostgreSQL
     suspect          there while an old segment is known to be damaged: the next opening mends
     set-aside/       damaged segments and torn tails, as they were found; never deleted
 
@@ -25,6 +27,7 @@ import zlib
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Final, NamedTuple
+from uuid import UUID, uuid4
 
 from audiobot.errors import StorageFull, StorageUnavailable
 from audiobot.storage.frames import (
@@ -114,7 +117,8 @@ class Journal:
 
     After opening: ``gaps`` are the ranges lost to damage in what was verified, now or earlier;
     ``damaged`` says that this opening found new damage; ``torn_bytes`` counts what was cut from
-    an unfinished tail; ``unverified`` are the older segments.
+    an unfinished tail; ``unverified`` are the older segments; ``trimmed`` is the number up to
+    which records were removed.
     """
 
     def __init__(
@@ -146,6 +150,7 @@ class Journal:
         )
         self._high_water_at = 0.0
         self._slot = 0
+        self.identity = self._identify()
         mark = self._read_high_water()
         # The mark is a second behind at most: a promise far beyond it is itself damaged.
         self._recover(max(mark, promised if promised <= mark + _A_SECOND_OF_RECORDS else 0))
@@ -163,10 +168,15 @@ class Journal:
 
     def _recover(self, promised: int) -> None:
         """Verify every segment, mend what is damaged, and stand ready to append."""
+        trimmed = self.trimmed = self._trimmed()
         numbers = self.segments()
         firsts = [self._first_of(number) for number in numbers]
+        while len(numbers) > 1 and firsts[1] is not None and firsts[1] <= trimmed + 1:
+            # The process died between writing the mark and removing what it speaks of.
+            self._segment_path(numbers.pop(0)).unlink()
+            del firsts[0]
         trusted = self._trusted(numbers, firsts)
-        due = 1
+        due = trimmed + 1
         for i, number in enumerate(numbers):
             if number in trusted:
                 due = firsts[i + 1] or due
@@ -189,10 +199,10 @@ class Journal:
         else:
             self._fd, self._segment = -1, 0
             self._start_segment()
-            if promised:
+            if promised > trimmed:
                 self.damaged = True
-                self.gaps.append(Gap(1, promised, self._segment))
-                self._write(frame(KIND_GAP, 1, U64.pack(promised)))
+                self.gaps.append(Gap(due, promised, self._segment))
+                self._write(frame(KIND_GAP, due, U64.pack(promised)))
                 self.last_sequence = promised
 
     def _trusted(self, numbers: list[int], firsts: list[int | None]) -> set[int]:
@@ -262,6 +272,52 @@ class Journal:
             os.close(self._fd)
         self._fd, self._segment, self._durable = fd, number, HEADER.size
 
+    # -- what was carried elsewhere ----------------------------------------------------------
+
+    def _identify(self) -> UUID:
+        path = self.directory / "identity"
+        with contextlib.suppress(FileNotFoundError, ValueError):
+            return UUID(path.read_text(encoding="ascii"))
+        identity = uuid4()
+        replace_file(path, str(identity).encode())
+        return identity
+
+    def _trimmed(self) -> int:
+        """Up to which number nothing is here any more, by intention."""
+        try:
+            data = (self.directory / "trimmed").read_bytes()
+        except FileNotFoundError:
+            return 0
+        if len(data) == _HIGH_WATER.size:
+            value, crc = _HIGH_WATER.unpack(data)
+            if crc == zlib.crc32(data[: U64.size]):
+                return int(value)
+        # The mark is damaged: the oldest segment there is says where it begins.
+        numbers = self.segments()
+        return (self._first_of(numbers[0]) or 1) - 1 if numbers else 0
+
+    def trim(self) -> None:
+        """Remove every record so far: the caller has seen them safe elsewhere.
+
+        Raises ``StorageFull`` or ``StorageUnavailable``; then some of them may still be here.
+        """
+        self._make_ready()
+        try:
+            self._start_segment()
+            body = U64.pack(self.last_sequence)
+            crc = struct.pack("<I", zlib.crc32(body))
+            replace_file(self.directory / "trimmed", body + crc)
+            self.trimmed = self.last_sequence
+            with self._readers_lock:
+                while self._readers:
+                    os.close(self._readers.popitem()[1])
+            for number in self.segments():
+                if number < self._segment:
+                    self._segment_path(number).unlink()
+            self.unverified = []
+        except OSError as error:
+            raise _as_storage_error(error) from error
+
     # -- the high-water mark ---------------------------------------------------------------
 
     def _read_high_water(self) -> int:
@@ -284,6 +340,18 @@ class Journal:
         os.fdatasync(self._high_water_fd)
         self._high_water_at = time.monotonic()
         self._high_water = value
+
+    def check_in_place(self) -> None:
+        """Raise ``StorageUnavailable`` when the file written to is no longer in the directory.
+
+        What is written to a deleted file is gone with the process, however well it is synced.
+        """
+        try:
+            here, there = os.fstat(self._fd), os.stat(self._segment_path(self._segment))
+        except OSError as error:
+            raise StorageUnavailable("journal_unwritable", retry_after=10) from error
+        if (here.st_dev, here.st_ino) != (there.st_dev, there.st_ino):
+            raise StorageUnavailable("journal_unwritable", retry_after=10)
 
     def mark(self) -> None:
         """Bring the high-water mark up to date if half a second has passed since it was."""

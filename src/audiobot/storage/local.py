@@ -11,10 +11,10 @@ import asyncio
 import contextlib
 import sqlite3
 import time
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator, Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from functools import partial
-from typing import Final, NamedTuple, TypeVar
+from typing import Final, TypeVar
 from uuid import UUID
 
 import msgspec
@@ -28,23 +28,25 @@ from audiobot.errors import (
     StorageUnavailable,
     Unavailable,
 )
+from audiobot.storage.batching import GroupCommit
 from audiobot.storage.directory import LEAST_FREE_BYTES, DataDirectory
 from audiobot.storage.frames import MAX_PAYLOAD, Gap
 from audiobot.storage.index import Index, Row
-from audiobot.storage.journal import DamagedRecord, Entry, Journal, Position
+from audiobot.storage.journal import DamagedRecord, Entry, Journal, Position, replace_file
 from audiobot.storage.memory import SafeInMemoryStorage
 from audiobot.storage.operations import (
     AddConversation,
+    Committed,
     Operation,
     RateConversation,
     ReplaceKnowledge,
     decode,
     encode,
+    moment_of,
 )
 
 _T = TypeVar("_T")
 
-MAX_BATCH: Final = 512
 _CATCH_UP_BATCH: Final = 2_000
 _REBUILD_BYTES: Final = 64 << 20
 _PAGE: Final = 256
@@ -52,16 +54,9 @@ _MARK_SECONDS: Final = 0.5
 _VERIFY_PAUSE_SECONDS: Final = 0.2
 
 
-class Committed(NamedTuple):
-    """What a commit came to.
-
-    ``operation`` is the one that counts: another than the one handed in when that was a repeat
-    (then ``fresh`` is false). ``row`` is the index's view of its dialogue after the commit.
-    """
-
-    operation: Operation
-    fresh: bool
-    row: Row | None
+def _committed(operation: Operation, fresh: bool, row: Row | None) -> Committed:
+    known = row is not None and row.position is not None
+    return Committed(operation, fresh, known, row.answered if row is not None and known else True)
 
 
 def _overlaid(
@@ -89,12 +84,23 @@ def _rated(conversation: Conversation, rating: RateConversation) -> Conversation
 class LocalStore:
     """The durable store of one process in one journal slot.
 
+    ``follow`` hears of every fresh commit before memory does.
+
     ``open`` verifies the journal, mends what is damaged, brings the index up to it and fills
     memory; it blocks and belongs in a thread. ``start`` and everything after run on the loop.
     """
 
-    def __init__(self, directory: DataDirectory, memory: SafeInMemoryStorage) -> None:
+    def __init__(
+        self,
+        directory: DataDirectory,
+        memory: SafeInMemoryStorage,
+        follow: Callable[[Committed], None] = lambda committed: None,
+        *,
+        slot: int = 0,
+    ) -> None:
         self._directory = directory
+        self._tell = follow
+        self.slot = slot
         self.memory = memory
         self._unreadable: set[Position] = set()
         self.refusal: Unavailable | None = None
@@ -102,11 +108,13 @@ class LocalStore:
         self.orphans = 0
         self._ahead: list[Operation] = []
         self._kept_house_at = 0.0
-        self._waiting: list[tuple[Operation, asyncio.Future[Committed]]] = []
-        self._wake = asyncio.Event()
-        self._closing = False
         self.suspect_segments = 0
-        self._committer: asyncio.Task[None] | None = None
+        self.replayed = 0
+        self._forgotten = 0
+        self._carrying: Iterator[Entry | Gap] | None = None
+        self._read_up_to = 0
+        self._oldest_at: float | None = None
+        self._commits = GroupCommit(self._commit_batch, self._follow, idle=_MARK_SECONDS)
         self._verifier: asyncio.Task[None] | None = None
         self._commit_thread = ThreadPoolExecutor(1, "journal-commit")
         self._read_threads = ThreadPoolExecutor(2, "journal-read")
@@ -120,7 +128,7 @@ class LocalStore:
 
     def open(self, progress: Callable[[int], None] = lambda done: None) -> None:
         """Verify, mend, catch up and fill memory; ``progress`` hears of records applied."""
-        slot = self._directory.path / "journal" / "0"
+        slot = self._directory.path / "journal" / str(self.slot)
         slot.mkdir(parents=True, exist_ok=True)
         try:
             self.index = Index(slot / "index.sqlite")
@@ -149,6 +157,8 @@ class LocalStore:
         if self.journal.damaged or self.index.meta("applied") > self.journal.last_sequence:
             self.index.rebuild()  # it points into what is gone
         self._catch_up(progress)
+        self.replayed = max(self.index.meta("replayed"), self.journal.trimmed)
+        self._forgotten = self.journal.trimmed
         for row in self.index.newest(self.memory.max_conversations):
             conversation = self._assemble(row)
             if conversation is not None:
@@ -187,13 +197,11 @@ class LocalStore:
 
     async def start(self) -> None:
         """Begin to commit, and to look through the older segments in the background."""
-        self._committer = asyncio.create_task(self._commit_forever(), name="journal-commit")
+        self._commits.start()
         self._verifier = asyncio.create_task(self._verify_older(), name="journal-verify")
 
     async def _verify_older(self) -> None:
         for number in self.journal.unverified:
-            if self._closing:
-                return
             verify = partial(self.journal.verify_segment, number)
             if not await self._in(self._read_threads, verify):
                 self.suspect_segments += 1
@@ -201,14 +209,104 @@ class LocalStore:
 
     async def close(self) -> None:
         """Commit what waits, leave the high-water mark true, close every file."""
-        self._closing = True
-        self._wake.set()
-        if self._committer is not None and self._verifier is not None:
+        await self._commits.close()
+        if self._verifier is not None:
             self._verifier.cancel()
-            await asyncio.wait([self._committer, self._verifier])
+            await asyncio.wait([self._verifier])
         await self._in(self._commit_thread, self._close_files)
         self._commit_thread.shutdown(wait=True)
         self._read_threads.shutdown(wait=True)
+
+    # -- carrying the journal elsewhere ------------------------------------------------------
+
+    @property
+    def backlog(self) -> int:
+        """How many records have not been carried to PostgreSQL."""
+        return self.journal.last_sequence - self.replayed
+
+    @property
+    def oldest_seconds(self) -> float:
+        """How long the oldest record that was not carried has waited."""
+        return time.time() - self._oldest_at if self._oldest_at is not None else 0.0
+
+    def backlog_operations(self) -> Iterator[Operation]:
+        """Every operation not carried yet, oldest first; blocks."""
+        for record in self.journal.read_from(self.replayed + 1):
+            if isinstance(record, Entry):
+                with contextlib.suppress(msgspec.MsgspecError):
+                    operation = decode(record.payload)
+                    if self._oldest_at is None:
+                        self._oldest_at = moment_of(operation).timestamp()
+                    yield operation
+
+    async def unreplayed(self, most: int) -> tuple[list[Operation], int]:
+        """The next operations to carry, oldest first, and the number of the last of them.
+
+        Operations that cannot be read are passed over: they are counted as missing already.
+        """
+        return await self._in(self._read_threads, partial(self._unreplayed, most))
+
+    def _unreplayed(self, most: int) -> tuple[list[Operation], int]:
+        last = self.replayed
+        if self._carrying is None or self._read_up_to != last:
+            self._carrying = self.journal.read_from(last + 1)
+        operations: list[Operation] = []
+        for record in self._carrying:
+            last = record.last if isinstance(record, Gap) else record.sequence
+            if isinstance(record, Entry):
+                with contextlib.suppress(msgspec.MsgspecError):
+                    operations.append(decode(record.payload))
+            if len(operations) >= most:
+                break
+        else:
+            self._carrying = None  # what was written since is read the next time
+        self._read_up_to = last
+        return operations, last
+
+    def reset_cursor(self, sequence: int) -> None:
+        """PostgreSQL says up to where it has this journal; it knows best."""
+        self.replayed = max(self.journal.trimmed, min(sequence, self.journal.last_sequence))
+
+    async def carried(self, sequence: int) -> None:
+        """Everything up to ``sequence`` is safe in PostgreSQL; when that is all, let go of it."""
+        await self._in(self._commit_thread, partial(self._carried, sequence))
+
+    def _carried(self, sequence: int) -> None:
+        self.replayed = max(self.replayed, sequence)
+        with contextlib.suppress(Unavailable, OSError, sqlite3.Error):
+            # Lost, it costs a replay that changes nothing.
+            self.index.note("replayed", self.replayed)
+
+    async def set_aside(self, operations: list[Operation]) -> None:
+        """Keep what PostgreSQL refuses for good in a file of its own, never deleted."""
+
+        def write() -> None:
+            self.journal.aside.mkdir(exist_ok=True)
+            for operation in operations:
+                path = self.journal.aside / f"refused-{operation.op_id}.msgpack"
+                replace_file(path, encode(operation))
+
+        await self._in(self._commit_thread, write)
+
+    async def forget_carried(self) -> bool:
+        """Remove the records if every one was carried; returns whether that is so."""
+        return await self._in(self._commit_thread, self._forget_carried)
+
+    def _forget_carried(self) -> bool:
+        last = self.journal.last_sequence
+        if self.replayed != last or self._ahead:
+            return False
+        self._oldest_at = None
+        if last == self._forgotten:
+            return True
+        with contextlib.suppress(Unavailable, OSError, sqlite3.Error):
+            conflicts = self.index.meta("conflicts")
+            self.journal.trim()
+            self.index.rebuild()
+            for name, value in (("applied", last), ("replayed", last), ("conflicts", conflicts)):
+                self.index.note(name, value)
+            self._forgotten = last
+        return True
 
     def _close_files(self) -> None:
         self.journal.close()
@@ -225,50 +323,25 @@ class LocalStore:
         Cancelling the caller does not undo it: once handed in, an operation is committed.
         Raises ``StorageFull``, ``StorageUnavailable`` or ``IdempotencyMismatch``.
         """
-        if self._closing:
-            raise StorageUnavailable("shutting_down")
-        future: asyncio.Future[Committed] = asyncio.get_running_loop().create_future()
-        self._waiting.append((operation, future))
-        self._wake.set()
-        return await asyncio.shield(future)
+        return await asyncio.shield(self._commits.submit(operation))
 
-    async def _commit_forever(self) -> None:
-        while True:
-            if not self._waiting:
-                if self._closing:
-                    return
-                with contextlib.suppress(TimeoutError):
-                    await asyncio.wait_for(self._wake.wait(), _MARK_SECONDS)
-            self._wake.clear()
-            batch, self._waiting = self._waiting[:MAX_BATCH], self._waiting[MAX_BATCH:]
-            operations = [operation for operation, _ in batch]
-            try:
-                results = await self._in(self._commit_thread, partial(self._commit, operations))
-            except Exception as error:  # noqa: BLE001  # whatever failed, no caller waits for ever
-                results = [error] * len(batch)
-            for (_, future), result in zip(batch, results, strict=True):
-                if isinstance(result, Exception):
-                    if not future.cancelled():
-                        future.set_exception(result)
-                        future.exception()  # its caller may be gone: not a forgotten error
-                    continue
-                if result.fresh:
-                    # Memory is a cache: what it cannot take in is read from the journal.
-                    with contextlib.suppress(Unavailable):
-                        self._follow(result)
-                if not future.cancelled():
-                    future.set_result(result)
+    async def _commit_batch(self, operations: list[Operation]) -> list[Committed | Exception]:
+        return await self._in(self._commit_thread, partial(self._commit, operations))
 
     def _follow(self, result: Committed) -> None:
-        """Bring memory after a commit."""
-        operation = result.operation
-        if isinstance(operation, AddConversation) and result.row and result.row.rating is not None:
-            # Its rating came before it: only the index has both.
-            conversation = self._assemble(result.row)
-            if conversation is not None:
-                self.memory.hold(conversation, (result.row.version, b""))
-            return
-        self.memory.apply(operation)
+        """Bring memory after a commit: a cache, so what it cannot take in is read elsewhere."""
+        self._tell(result)
+        if self._oldest_at is None:
+            self._oldest_at = time.time()
+        with contextlib.suppress(Unavailable):
+            if result.rating is not None and isinstance(result.operation, AddConversation):
+                # Its rating came before it: only the index has both.
+                row = self.index.find(result.operation.conversation.log_id)
+                conversation = self._assemble(row) if row else None
+                if row is not None and conversation is not None:
+                    self.memory.hold(conversation, (row.version, b""))
+                return
+            self.memory.apply(result.operation)
 
     def _commit(self, operations: list[Operation]) -> list[Committed | Exception]:
         """One batch, in the commit thread."""
@@ -316,6 +389,7 @@ class LocalStore:
         self._kept_house_at = time.monotonic()
         try:
             self._make_room()
+            self.journal.check_in_place()
             self.journal.mark()
             self.conflicts, self.orphans = self.index.meta("conflicts"), self.index.orphans()
             self.refusal = None
@@ -336,7 +410,7 @@ class LocalStore:
         known = self.index.known(idempotency)
         earlier = self._earlier(known.position, staged) if known else None
         if known is not None and earlier is not None:
-            return Committed(earlier, False, self.index.row(known.log_id))
+            return _committed(earlier, False, self.index.row(known.log_id))
         log_id: UUID | None = None
         match operation:
             case AddConversation(conversation=conversation):
@@ -346,14 +420,14 @@ class LocalStore:
                     if not self.index.same_content(conversation):
                         self.index.count_conflict()
                     first = self._earlier(row.position, staged)
-                    return Committed(first or operation, False, row)
+                    return _committed(first or operation, False, row)
             case RateConversation():
                 log_id = operation.log_id
                 stamped = self.index.stamp(operation)
                 operation = msgspec.structs.replace(operation, version=stamped)
             case ReplaceKnowledge():
                 if self.index.same_knowledge(operation.source):
-                    return Committed(operation, False, None)
+                    return Committed(operation, False)
                 stamped = self.index.stamp(operation)
                 operation = msgspec.structs.replace(operation, version=stamped)
         sequence = self.journal.next_sequence
@@ -363,7 +437,11 @@ class LocalStore:
         position = self.journal.stage(payload)
         self.index.apply(sequence, position, operation)
         staged[position] = operation
-        return Committed(operation, True, self.index.row(log_id) if log_id else None)
+        row = self.index.row(log_id) if log_id else None
+        if isinstance(operation, AddConversation):
+            answered = operation.conversation.outcome == "answered"
+            return Committed(operation, True, True, answered, row.rating if row else None)
+        return _committed(operation, True, row)
 
     def _earlier(self, position: Position, staged: dict[Position, Operation]) -> Operation | None:
         """An operation committed before, or staged in this batch; None when damage took it."""
@@ -419,7 +497,7 @@ class LocalStore:
             operation = self._read(known.position)
             if operation is None:
                 return None
-            return Committed(operation, False, self.index.find(known.log_id))
+            return _committed(operation, False, self.index.find(known.log_id))
 
         return await self._in(self._read_threads, load)
 
@@ -428,9 +506,23 @@ class LocalStore:
         found = await self._in(self._read_threads, lambda: self.index.stats(utc_now()))
         return msgspec.structs.replace(found, complete=not self._ahead)
 
-    async def rated(self, min_rating: int, *, answered: bool) -> AsyncIterator[Conversation]:
-        """Rated dialogues, oldest first, read page by page."""
+    async def handed_over(self, most: int) -> list[Conversation]:
+        """The newest dialogues that were handed over, newest first."""
+
+        def load() -> list[Conversation]:
+            found = [self._assemble(row) for row in self.index.handed_over(most)]
+            return [conversation for conversation in found if conversation is not None]
+
+        return await self._in(self._read_threads, load)
+
+    async def rated(
+        self, min_rating: int, *, answered: bool, newest: int | None = None
+    ) -> AsyncIterator[Conversation]:
+        """Rated dialogues, oldest first, read page by page; the ``newest`` so many if given."""
         after: tuple[int, bytes] | None = None
+        if newest is not None:
+            find = partial(self.index.before_newest, min_rating, newest, answered=answered)
+            after = await self._in(self._read_threads, find)
         while True:
 
             def page(
@@ -446,11 +538,12 @@ class LocalStore:
             if after is None:
                 return
 
-    async def knowledge(self) -> list[KnowledgeSource]:
-        """Every imported source, by name."""
+    async def knowledge(self, *, empty: bool = False) -> list[KnowledgeSource]:
+        """Every imported source, by name; with ``empty`` also those that were emptied."""
 
         def load() -> list[KnowledgeSource]:
             found = [self._read(place) for _, place in self.index.knowledge()]
-            return [r.source for r in found if isinstance(r, ReplaceKnowledge) and r.source.items]
+            sources = [r.source for r in found if isinstance(r, ReplaceKnowledge)]
+            return [source for source in sources if source.items or empty]
 
         return await self._in(self._read_threads, load)

@@ -66,6 +66,10 @@ class SafeInMemoryStorage:
         """The dialogue if it is held."""
         return self._held.get(log_id)
 
+    def version(self, log_id: UUID) -> tuple[int, bytes]:
+        """The version of the rating held, with its ``op_id``; zero when there is none."""
+        return self._versions.get(log_id, (0, b""))
+
     def apply(self, operation: Operation) -> None:
         """Follow a committed operation; repeats change nothing."""
         match operation:

@@ -8,9 +8,10 @@ end in the same state.
 
 from __future__ import annotations
 
+import hashlib
 import time
 from datetime import datetime
-from typing import Final
+from typing import Final, NamedTuple
 from uuid import UUID
 
 import msgspec
@@ -19,10 +20,11 @@ from audiobot.domain import Conversation, Idempotency, KnowledgeSource
 
 
 class AddConversation(msgspec.Struct, frozen=True, kw_only=True, tag="add", omit_defaults=True):
-    """A dialogue as it was told."""
+    """A dialogue as it was told; ``explicit`` when its caller chose the id and may repeat it."""
 
     op_id: UUID
     conversation: Conversation
+    explicit: bool = False
     idempotency: Idempotency | None = None
 
 
@@ -58,6 +60,23 @@ class ReplaceKnowledge(
 
 Operation = AddConversation | RateConversation | ReplaceKnowledge
 
+
+class Committed(NamedTuple):
+    """What a commit came to, in whichever home.
+
+    ``operation`` is the one that counts: another than the one handed in when that was a repeat
+    (then ``fresh`` is false), a rating with the version that it took. ``known`` says whether its
+    dialogue is there, ``answered`` whether that person got an answer. ``rating`` is one that came
+    before its dialogue.
+    """
+
+    operation: Operation
+    fresh: bool
+    known: bool = False
+    answered: bool = True
+    rating: int | None = None
+
+
 _encoder: Final = msgspec.msgpack.Encoder()
 _decoder: Final = msgspec.msgpack.Decoder(Operation)
 
@@ -73,6 +92,27 @@ def decode(payload: bytes | memoryview) -> Operation:
     return operation
 
 
+def moment_of(operation: Operation) -> datetime:
+    """When the operation was accepted."""
+    match operation:
+        case AddConversation(conversation=told):
+            return told.created_at
+        case RateConversation(rated_at=rated_at):
+            return rated_at
+        case ReplaceKnowledge(source=source):
+            return source.imported_at
+
+
+def items_hash(source: KnowledgeSource) -> bytes:
+    """SHA-256 over the items of a source (32 bytes)."""
+    return hashlib.sha256(msgspec.msgpack.encode(source.items)).digest()
+
+
+_last_version = 0
+
+
 def clock_version() -> int:
-    """Microseconds since the epoch: the version a live write starts from."""
-    return time.time_ns() // 1_000
+    """Microseconds since the epoch, the version a live write starts from; never twice the same."""
+    global _last_version  # noqa: PLW0603  # one clock for the process
+    _last_version = max(time.time_ns() // 1_000, _last_version + 1)
+    return _last_version

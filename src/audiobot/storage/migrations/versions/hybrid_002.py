@@ -1,0 +1,358 @@
+"""UUID keys, times with zones, the rating history, the summary, what replay needs.
+
+Upgrades the first AudioBot's tables in place: every row and every value is kept. What the new
+shape has no room for (ids that are no UUID, ratings outside 1-5) lies in ``legacy_id`` and
+``legacy``; a missing or impossible time becomes the epoch, so that it counts as old.
+"""
+
+from __future__ import annotations
+
+import uuid
+from collections.abc import Iterator
+from typing import Final
+
+import sqlalchemy as sa
+from alembic import op
+
+revision = "hybrid_002"
+down_revision = "initial_001"
+
+LEGACY: Final = uuid.uuid5(uuid.NAMESPACE_URL, "https://vasdom.example/audiobot/legacy-log-id")
+"""Namespace of the UUIDv5 (RFC 9562) that an id takes when it was no UUID."""
+
+_CANONICAL: Final = "^[0-9a-f]{8}-[0-9a-f]{4}-[0-9a-f]{4}-[0-9a-f]{4}-[0-9a-f]{12}$"
+_PAGE: Final = 5_000
+
+_SERIAL_TABLES: Final = ("voice_embeddings", "model_metrics", "training_datasets")
+_TIMES: Final = {
+    "voice_embeddings": ("created_at",),
+    "model_metrics": ("created_at", "evaluation_period_start", "evaluation_period_end"),
+    "training_datasets": ("created_at", "training_started_at", "training_completed_at"),
+}
+_TEXTS: Final = {
+    "voice_logs": ("session_id", "model_used"),
+    "voice_embeddings": ("embedding_model",),
+    "model_metrics": ("model_version",),
+    "training_datasets": ("name", "file_path", "status", "model_weights_path"),
+}
+
+
+def upgrade() -> None:
+    """Old tables into new ones, then all that is new."""
+    _drop_foreign_key()
+    _map_ids()
+    _upgrade_logs()
+    _upgrade_serial_tables()
+    for statement in _NEW_TABLES:
+        op.execute(statement)
+    _adopt_ratings()
+    for statement in _SUMMARY:
+        op.execute(statement)
+    op.execute(COUNT_ANEW)
+    op.execute("DROP FUNCTION pg_temp.new_log_id; DROP TABLE pg_temp.odd_ids")
+
+
+def _drop_foreign_key() -> None:
+    """Orphaned vectors are kept: nothing may insist that their dialogue is there."""
+    names = op.get_bind().execute(
+        sa.text(
+            "SELECT conname FROM pg_constraint WHERE contype = 'f'"
+            " AND conrelid = 'voice_embeddings'::regclass"
+        )
+    )
+    for (name,) in names.fetchall():
+        op.execute(f'ALTER TABLE voice_embeddings DROP CONSTRAINT "{name}"')
+
+
+def _odd_ids() -> Iterator[list[str]]:
+    """Every old id that is not a UUID in its canonical spelling, in pages."""
+    after = ""
+    while True:
+        page = [
+            row[0]
+            for row in op.get_bind().execute(
+                sa.text(
+                    'SELECT id COLLATE "C" FROM (SELECT id FROM voice_logs'
+                    " UNION SELECT log_id FROM voice_embeddings) AS every"
+                    ' WHERE id !~ :canonical AND id COLLATE "C" > :after ORDER BY 1 LIMIT :page'
+                ),
+                {"canonical": _CANONICAL, "after": after, "page": _PAGE},
+            )
+        ]
+        if not page:
+            return
+        yield page
+        after = page[-1]
+
+
+def _map_ids() -> None:
+    """A table of the ids that change, and a function that knows the others too."""
+    bind = op.get_bind()
+    op.execute("CREATE TEMP TABLE odd_ids (old text PRIMARY KEY, new uuid NOT NULL)")
+    blank = bind.execute(sa.text("SELECT 1 FROM voice_logs WHERE id = ''")).first()
+    pages = ([[""]] if blank else []) + list(_odd_ids())
+    for page in pages:
+        bind.execute(
+            sa.text("INSERT INTO odd_ids VALUES (:old, :new)"),
+            [{"old": old, "new": uuid.uuid5(LEGACY, old)} for old in page],
+        )
+    # Capitals only: the same UUID, unless its small-lettered twin is another dialogue.
+    op.execute(
+        f"UPDATE odd_ids SET new = lower(old)::uuid WHERE lower(old) ~ '{_CANONICAL}'"
+        " AND NOT EXISTS (SELECT 1 FROM voice_logs WHERE id = lower(old))"
+        " AND (SELECT count(*) FROM odd_ids AS other WHERE lower(other.old) = lower(odd_ids.old))"
+        " = 1"
+    )
+    op.execute(
+        "CREATE FUNCTION pg_temp.new_log_id(old text) RETURNS uuid LANGUAGE plpgsql STABLE AS $$"
+        f" BEGIN IF old ~ '{_CANONICAL}' THEN RETURN old::uuid; END IF;"
+        " RETURN (SELECT new FROM odd_ids WHERE odd_ids.old = new_log_id.old); END $$"
+    )
+
+
+def _zoned(column: str) -> str:
+    """The SQL of a naive UTC time as one with its zone; null where no calendar has it."""
+    return (
+        f"CASE WHEN {column} >= '0001-01-01' AND {column} < '9999-12-31'"
+        f" THEN {column} AT TIME ZONE 'UTC' END"
+    )
+
+
+def _upgrade_logs() -> None:
+    op.execute(
+        "ALTER TABLE voice_logs ADD legacy_id text, ADD legacy jsonb,"
+        " ADD outcome text NOT NULL DEFAULT 'answered',"
+        " ADD language text NOT NULL DEFAULT 'ru',"
+        " ADD durability text NOT NULL DEFAULT 'postgres',"
+        " ADD similar_found int NOT NULL DEFAULT 0,"
+        " ADD learning_improved bool NOT NULL DEFAULT false,"
+        " ADD confidence float, ADD receipt jsonb NOT NULL DEFAULT '{}',"
+        " ADD content_hash bytea, ADD rating_version bigint, ADD rating_op uuid"
+    )
+    # ``legacy`` marks what came from there: such an id carries no check of its own.
+    op.execute(
+        f"UPDATE voice_logs SET legacy_id = CASE WHEN id !~ '{_CANONICAL}' THEN id END,"
+        " legacy = CASE WHEN rating NOT BETWEEN 1 AND 5"
+        " THEN jsonb_build_object('rating', rating) ELSE '{}' END,"
+        " rating = CASE WHEN rating BETWEEN 1 AND 5 THEN rating END"
+    )
+    op.execute(
+        "ALTER TABLE voice_logs ALTER id TYPE uuid USING pg_temp.new_log_id(id),"
+        " ALTER session_id TYPE text, ALTER model_used TYPE text, ALTER rating TYPE smallint,"
+        f" ALTER created_at TYPE timestamptz USING {_zoned('created_at')},"
+        f" ALTER updated_at TYPE timestamptz USING {_zoned('updated_at')}"
+    )
+    op.execute(
+        "UPDATE voice_logs SET created_at = coalesce(updated_at, 'epoch') WHERE created_at IS NULL"
+    )
+    op.execute(
+        "ALTER TABLE voice_logs ALTER created_at SET NOT NULL, ALTER created_at SET DEFAULT now()"
+    )
+
+
+def _upgrade_serial_tables() -> None:
+    for table in _SERIAL_TABLES:
+        op.execute(f"ALTER TABLE {table} DROP CONSTRAINT {table}_pkey")
+        op.execute(f"ALTER TABLE {table} ALTER id DROP DEFAULT, ALTER id DROP NOT NULL")
+        op.execute(f"DROP SEQUENCE IF EXISTS {table}_id_seq")
+        op.execute(f"ALTER TABLE {table} RENAME id TO legacy_id")
+        changes = [
+            "ADD id uuid NOT NULL DEFAULT gen_random_uuid()",
+            f"ADD CONSTRAINT {table}_pkey PRIMARY KEY (id)",
+            "ALTER legacy_id TYPE bigint",
+            *(f"ALTER {name} TYPE text" for name in _TEXTS[table]),
+            *(f"ALTER {name} TYPE timestamptz USING {_zoned(name)}" for name in _TIMES[table]),
+        ]
+        op.execute(f"ALTER TABLE {table} {', '.join(changes)}")
+        op.execute(f"UPDATE {table} SET created_at = 'epoch' WHERE created_at IS NULL")
+        op.execute(
+            f"ALTER TABLE {table} ALTER created_at SET NOT NULL, ALTER created_at SET DEFAULT now()"
+        )
+    op.execute(
+        "ALTER TABLE voice_embeddings ADD dimension int,"
+        " ALTER log_id TYPE uuid USING pg_temp.new_log_id(log_id)"
+    )
+    op.execute(
+        "UPDATE voice_embeddings SET dimension = octet_length(vector) / 4"
+        " WHERE octet_length(vector) % 4 = 0"
+    )
+
+
+_NEW_TABLES: Final = (
+    "ALTER TABLE voice_embeddings ADD CONSTRAINT voice_embeddings_whole"
+    " CHECK (octet_length(vector) = 4 * dimension)",
+    "CREATE INDEX voice_embeddings_log ON voice_embeddings (log_id)",
+    """CREATE TABLE voice_ratings (
+        op_id uuid PRIMARY KEY, log_id uuid NOT NULL,
+        rating smallint NOT NULL CONSTRAINT voice_ratings_rating_range
+            CHECK (rating BETWEEN 1 AND 5),
+        version bigint NOT NULL, rated_at timestamptz NOT NULL, feedback_text text,
+        corrected_response text, rater text, by_operator bool NOT NULL DEFAULT false,
+        joined bool NOT NULL, received_at timestamptz NOT NULL DEFAULT clock_timestamp())""",
+    "CREATE TABLE voice_conflicts (op_id uuid PRIMARY KEY, log_id uuid NOT NULL,"
+    " found_at timestamptz NOT NULL DEFAULT now())",
+    "CREATE TABLE voice_log_counts (id bigserial PRIMARY KEY, minute timestamptz NOT NULL,"
+    " rating smallint NOT NULL, dialogues bigint NOT NULL)",
+    """CREATE TABLE idempotency_keys (
+        key bytea PRIMARY KEY, request bytea NOT NULL, op_id uuid NOT NULL,
+        log_id uuid NOT NULL, at timestamptz NOT NULL)""",
+    "CREATE INDEX idempotency_keys_at ON idempotency_keys (at)",
+    """CREATE TABLE knowledge_sources (
+        name text PRIMARY KEY, version bigint NOT NULL, op_id uuid NOT NULL,
+        content bytea NOT NULL, items jsonb NOT NULL, imported_at timestamptz NOT NULL)""",
+    "CREATE TABLE replay_cursors (journal uuid PRIMARY KEY, sequence bigint NOT NULL,"
+    " moved_at timestamptz NOT NULL DEFAULT now())",
+    "CREATE TABLE id_keys (key bytea PRIMARY KEY, added_at timestamptz NOT NULL DEFAULT now())",
+    "CREATE TABLE storage_heartbeat (replica uuid PRIMARY KEY,"
+    " beat_at timestamptz NOT NULL DEFAULT now())",
+)
+
+
+def _adopt_ratings() -> None:
+    """The old ratings become the first lines of their history; then the checks and indexes."""
+    op.execute(
+        "UPDATE voice_logs SET rating_op = gen_random_uuid(), rating_version ="
+        " (extract(epoch FROM coalesce(updated_at, created_at)) * 1000000)::bigint"
+        " WHERE rating IS NOT NULL"
+    )
+    op.execute(
+        "INSERT INTO voice_ratings (op_id, log_id, rating, version, rated_at, feedback_text,"
+        " joined) SELECT rating_op, id, rating, rating_version, coalesce(updated_at, created_at),"
+        " feedback_text, true FROM voice_logs WHERE rating IS NOT NULL"
+    )
+    op.execute(
+        "ALTER TABLE voice_logs"
+        " ADD CONSTRAINT voice_logs_rating_range CHECK (rating BETWEEN 1 AND 5),"
+        " ADD CONSTRAINT voice_logs_outcome_known"
+        " CHECK (outcome IN ('answered', 'asked', 'handed_over')),"
+        " ADD CONSTRAINT voice_logs_rating_whole CHECK ("
+        "(rating IS NULL) = (rating_version IS NULL)"
+        " AND (rating_version IS NULL) = (rating_op IS NULL))"
+    )
+    for index in (
+        "voice_logs_created ON voice_logs (created_at, id)",
+        "voice_logs_rated ON voice_logs (created_at, id) INCLUDE (rating, outcome)"
+        " WHERE rating IS NOT NULL",
+        "voice_logs_adopted ON voice_logs (id) WHERE legacy IS NOT NULL",
+        "voice_logs_handed_over ON voice_logs (created_at, id) WHERE outcome = 'handed_over'",
+        "voice_ratings_received ON voice_ratings (received_at)",
+        "voice_ratings_newest ON voice_ratings (log_id, version DESC, op_id DESC)",
+        "voice_ratings_orphan ON voice_ratings (log_id) WHERE NOT joined",
+    ):
+        op.execute(f"CREATE INDEX {index}")
+    op.execute(
+        "CREATE UNIQUE INDEX voice_logs_legacy ON voice_logs (legacy_id)"
+        " WHERE legacy_id IS NOT NULL"
+    )
+
+
+_COUNTED: Final = "date_trunc('minute', created_at, 'UTC'), coalesce(rating, 0)"
+
+_SUMMARY: Final = (
+    f"""CREATE FUNCTION voice_logs_count() RETURNS trigger LANGUAGE plpgsql AS $$ BEGIN
+        IF TG_OP = 'INSERT' THEN
+            INSERT INTO voice_log_counts (minute, rating, dialogues)
+                SELECT {_COUNTED}, count(*) FROM come GROUP BY 1, 2;
+        ELSIF TG_OP = 'DELETE' THEN
+            INSERT INTO voice_log_counts (minute, rating, dialogues)
+                SELECT {_COUNTED}, -count(*) FROM gone GROUP BY 1, 2;
+        ELSE
+            INSERT INTO voice_log_counts (minute, rating, dialogues)
+                SELECT minute, rating, sum(change) FROM (
+                    SELECT {_COUNTED}, -1 FROM gone UNION ALL SELECT {_COUNTED}, 1 FROM come
+                ) AS both_sides (minute, rating, change)
+                GROUP BY minute, rating HAVING sum(change) <> 0;
+        END IF;
+        RETURN NULL; END $$""",
+    "CREATE FUNCTION voice_logs_count_none() RETURNS trigger LANGUAGE plpgsql AS"
+    " $$ BEGIN DELETE FROM voice_log_counts; RETURN NULL; END $$",
+    "CREATE TRIGGER voice_logs_inserted AFTER INSERT ON voice_logs REFERENCING NEW TABLE AS come"
+    " FOR EACH STATEMENT EXECUTE FUNCTION voice_logs_count()",
+    "CREATE TRIGGER voice_logs_updated AFTER UPDATE ON voice_logs REFERENCING"
+    " OLD TABLE AS gone NEW TABLE AS come FOR EACH STATEMENT EXECUTE FUNCTION voice_logs_count()",
+    "CREATE TRIGGER voice_logs_deleted AFTER DELETE ON voice_logs REFERENCING OLD TABLE AS gone"
+    " FOR EACH STATEMENT EXECUTE FUNCTION voice_logs_count()",
+    "CREATE TRIGGER voice_logs_truncated AFTER TRUNCATE ON voice_logs"
+    " FOR EACH STATEMENT EXECUTE FUNCTION voice_logs_count_none()",
+)
+
+COUNT_ANEW: Final = (
+    "INSERT INTO voice_log_counts (minute, rating, dialogues)"
+    f" SELECT {_COUNTED}, count(*) FROM voice_logs GROUP BY 1, 2"
+)
+
+
+def downgrade() -> None:
+    """Back to the first AudioBot's shape: what it had no column for is gone."""
+    for table in (
+        "storage_heartbeat",
+        "id_keys",
+        "replay_cursors",
+        "knowledge_sources",
+        "idempotency_keys",
+        "voice_log_counts",
+        "voice_conflicts",
+        "voice_ratings",
+    ):
+        op.execute(f"DROP TABLE {table}")
+    for name in ("inserted", "updated", "deleted", "truncated"):
+        op.execute(f"DROP TRIGGER voice_logs_{name} ON voice_logs")
+    op.execute("DROP FUNCTION voice_logs_count; DROP FUNCTION voice_logs_count_none")
+    op.execute(
+        "ALTER TABLE voice_logs DROP CONSTRAINT voice_logs_rating_range,"
+        " DROP CONSTRAINT voice_logs_outcome_known, DROP CONSTRAINT voice_logs_rating_whole"
+    )
+    op.execute(
+        "DROP INDEX voice_logs_created, voice_logs_rated, voice_embeddings_log,"
+        " voice_logs_handed_over"
+    )
+    op.execute(
+        "CREATE TEMP TABLE old_ids AS SELECT id AS new, legacy_id AS old FROM voice_logs"
+        " WHERE legacy_id IS NOT NULL"
+    )
+    op.execute(
+        "CREATE FUNCTION pg_temp.old_log_id(id uuid) RETURNS text LANGUAGE sql STABLE AS"
+        " 'SELECT coalesce((SELECT old FROM old_ids WHERE new = id), id::text)'"
+    )
+    op.execute(
+        "ALTER TABLE voice_logs ALTER id TYPE varchar USING coalesce(legacy_id, id::text),"
+        " ALTER rating TYPE int USING coalesce(rating, (legacy->>'rating')::int),"
+        " ALTER session_id TYPE varchar, ALTER model_used TYPE varchar,"
+        " ALTER created_at DROP DEFAULT, ALTER created_at DROP NOT NULL,"
+        " ALTER created_at TYPE timestamp USING created_at AT TIME ZONE 'UTC',"
+        " ALTER updated_at TYPE timestamp USING updated_at AT TIME ZONE 'UTC'"
+    )
+    for name in (
+        "outcome", "language", "durability", "similar_found", "learning_improved", "confidence",
+        "receipt", "content_hash", "rating_version", "rating_op", "legacy_id", "legacy",
+    ):  # fmt: skip
+        op.execute(f"ALTER TABLE voice_logs DROP {name}")
+    op.execute(
+        "ALTER TABLE voice_embeddings DROP CONSTRAINT voice_embeddings_whole, DROP dimension,"
+        " ALTER log_id TYPE varchar USING pg_temp.old_log_id(log_id)"
+    )
+    for table in _SERIAL_TABLES:
+        _downgrade_serial_table(table)
+    op.execute(
+        "ALTER TABLE voice_embeddings ADD CONSTRAINT voice_embeddings_log_id_fkey"
+        " FOREIGN KEY (log_id) REFERENCES voice_logs (id) NOT VALID"
+    )
+    op.execute("DROP FUNCTION pg_temp.old_log_id; DROP TABLE pg_temp.old_ids")
+
+
+def _downgrade_serial_table(table: str) -> None:
+    op.execute(f"ALTER TABLE {table} DROP id")
+    op.execute(f"ALTER TABLE {table} RENAME legacy_id TO id")
+    op.execute(f"CREATE SEQUENCE {table}_id_seq AS int OWNED BY {table}.id")
+    op.execute(f"SELECT setval('{table}_id_seq', coalesce(max(id), 0) + 1, false) FROM {table}")
+    op.execute(f"UPDATE {table} SET id = nextval('{table}_id_seq') WHERE id IS NULL")
+    changes = [
+        "ALTER id TYPE int",
+        f"ALTER id SET DEFAULT nextval('{table}_id_seq')",
+        "ALTER created_at DROP DEFAULT",
+        "ALTER created_at DROP NOT NULL",
+        f"ADD CONSTRAINT {table}_pkey PRIMARY KEY (id)",
+        *(f"ALTER {name} TYPE varchar" for name in _TEXTS[table]),
+        *(f"ALTER {n} TYPE timestamp USING {n} AT TIME ZONE 'UTC'" for n in _TIMES[table]),
+    ]
+    op.execute(f"ALTER TABLE {table} {', '.join(changes)}")

@@ -1,0 +1,338 @@
+"""The SQL that dialogues, ratings and knowledge go through: batches in, one statement each.
+
+A batch comes as one JSON array, which PostgreSQL turns into rows: one parameter whatever the
+number of rows, no array per column, and pooler-safe. Bytes travel as base64.
+
+Rules that keep concurrent batches from waiting in a circle: within a statement rows are locked
+in the order of their ids, and statements come in the order keys, dialogues, ratings, knowledge.
+"""
+
+from __future__ import annotations
+
+from typing import Final
+
+from sqlalchemy import Table, text
+
+from audiobot.storage.schema import (
+    idempotency_keys,
+    voice_embeddings,
+    voice_logs,
+    voice_ratings,
+)
+
+BEGIN: Final = text(
+    "SELECT set_config('statement_timeout', :statement_ms, true),"
+    " set_config('lock_timeout', :lock_ms, true)"
+)
+"""Limits of this transaction only: a pooler hands the session to others afterwards."""
+
+LOCK: Final = text(
+    "SELECT pg_advisory_xact_lock(:space, number) FROM (SELECT cast(value AS int) AS number"
+    " FROM json_array_elements_text(cast(:numbers AS json)) AS each (value) ORDER BY 1) AS sorted"
+)
+"""Hold the ids that a careful batch is about, so that a rating and its dialogue, arriving in two
+transactions at once, cannot miss each other."""
+
+_OPERATION: Final = "json_to_recordset(cast(:rows AS json)) AS row"
+
+REMEMBER: Final = text(
+    f"""
+    INSERT INTO idempotency_keys AS kept (key, request, op_id, log_id, at)
+    SELECT decode(key, 'base64'), decode(request, 'base64'), op_id, log_id, at
+    FROM {_OPERATION} (key text, request text, op_id uuid, log_id uuid, at timestamptz)
+    ORDER BY 1
+    ON CONFLICT (key) DO UPDATE SET
+        request = excluded.request, op_id = excluded.op_id,
+        log_id = excluded.log_id, at = excluded.at
+        WHERE kept.at < excluded.at - interval '24 hours'
+    RETURNING op_id
+    """
+)
+
+KNOWN: Final = text(
+    "SELECT key, request, op_id, log_id, at FROM idempotency_keys"
+    " WHERE key IN (SELECT decode(value, 'base64')"
+    " FROM json_array_elements_text(cast(:keys AS json)) AS each (value))"
+)
+
+ADD: Final = text(
+    f"""
+    WITH given AS MATERIALIZED (
+        SELECT * FROM {_OPERATION} (
+            op_id uuid, id uuid, session_id text, user_message text, ai_response text,
+            model_used text, response_time float8, token_count int, created_at timestamptz,
+            outcome text, language text, durability text, similar_found int,
+            learning_improved bool, confidence float8, receipt jsonb, content_hash text,
+            vector text, dimension int, embedding_model text)
+    ), come AS (
+        INSERT INTO voice_logs (
+            id, session_id, user_message, ai_response, model_used, response_time, token_count,
+            created_at, outcome, language, durability, similar_found, learning_improved,
+            confidence, receipt, content_hash,
+            rating, feedback_text, updated_at, rating_version, rating_op)
+        SELECT
+            id, session_id, user_message, ai_response, model_used, response_time, token_count,
+            created_at, outcome, language, durability, similar_found, learning_improved,
+            confidence, receipt, decode(content_hash, 'base64'),
+            early.rating, early.feedback_text, early.rated_at, early.version, early.op_id
+        FROM given LEFT JOIN LATERAL (
+            SELECT rating, feedback_text, rated_at, version, op_id FROM voice_ratings
+            WHERE log_id = given.id ORDER BY log_id, version DESC, op_id DESC LIMIT 1
+        ) AS early ON true
+        ORDER BY id
+        ON CONFLICT (id) DO NOTHING
+        RETURNING id, rating
+    ), vectors AS (
+        INSERT INTO voice_embeddings
+            (id, log_id, vector, dimension, embedding_model, created_at)
+        SELECT op_id, id, decode(vector, 'base64'), dimension, embedding_model, created_at
+        FROM given JOIN come USING (id) WHERE vector IS NOT NULL
+        ON CONFLICT (id) DO NOTHING
+    ), joins AS (
+        UPDATE voice_ratings SET joined = true FROM come
+        WHERE come.rating IS NOT NULL AND log_id = come.id AND NOT joined
+    )
+    SELECT id, rating FROM come
+    """
+)
+
+CONFLICTS: Final = text(
+    f"""
+    INSERT INTO voice_conflicts (op_id, log_id)
+    SELECT op_id, id FROM {_OPERATION} (op_id uuid, id uuid, content_hash text)
+    JOIN voice_logs AS kept USING (id)
+    WHERE kept.content_hash <> decode(row.content_hash, 'base64')
+    ON CONFLICT (op_id) DO NOTHING
+    """
+)
+
+RATE: Final = text(
+    f"""
+    WITH given AS MATERIALIZED (
+        SELECT * FROM {_OPERATION} (
+            place int, op_id uuid, log_id uuid, rating smallint, version bigint,
+            rated_at timestamptz, feedback_text text, corrected_response text, rater text,
+            by_operator bool)
+    ), held AS MATERIALIZED (
+        SELECT id, rating_version, outcome FROM voice_logs
+        WHERE id IN (SELECT log_id FROM given) ORDER BY id FOR UPDATE
+    ), stamped AS MATERIALIZED (
+        SELECT given.*, held.outcome, CASE WHEN :live
+            THEN greatest(version, coalesce(rating_version, 0)
+                + row_number() OVER (PARTITION BY log_id ORDER BY place))
+            ELSE version END AS stamp
+        FROM given LEFT JOIN held ON held.id = log_id
+    ), kept AS (
+        INSERT INTO voice_ratings (op_id, log_id, rating, version, rated_at, feedback_text,
+            corrected_response, rater, by_operator, joined)
+        SELECT op_id, log_id, rating, stamp, rated_at, feedback_text, corrected_response, rater,
+            by_operator, outcome IS NOT NULL
+        FROM stamped WHERE :careful OR outcome IS NOT NULL ORDER BY op_id
+        ON CONFLICT (op_id) DO NOTHING
+        RETURNING op_id, log_id, rating, version, rated_at, feedback_text
+    ), newest AS (
+        SELECT DISTINCT ON (log_id) * FROM kept ORDER BY log_id, version DESC, op_id DESC
+    ), counted AS (
+        UPDATE voice_logs SET
+            rating = newest.rating, feedback_text = newest.feedback_text,
+            updated_at = newest.rated_at, rating_version = newest.version,
+            rating_op = newest.op_id
+        FROM newest WHERE id = newest.log_id AND (rating_version IS NULL
+            OR (newest.version, newest.op_id) > (rating_version, rating_op))
+    )
+    SELECT place, coalesce(kept.version, stamp) AS version, outcome,
+        kept.op_id IS NOT NULL AS fresh
+    FROM stamped LEFT JOIN kept USING (op_id)
+    """
+)
+
+RECONCILE: Final = text(
+    """
+    WITH newest AS MATERIALIZED (
+        SELECT DISTINCT ON (log_id) * FROM voice_ratings WHERE log_id IN (
+            SELECT cast(value AS uuid)
+            FROM json_array_elements_text(cast(:ids AS json)) AS each (value))
+        ORDER BY log_id, version DESC, op_id DESC
+    ), counted AS (
+        UPDATE voice_logs SET
+            rating = newest.rating, feedback_text = newest.feedback_text,
+            updated_at = newest.rated_at, rating_version = newest.version,
+            rating_op = newest.op_id
+        FROM newest WHERE id = newest.log_id AND (rating_version IS NULL
+            OR (newest.version, newest.op_id) > (rating_version, rating_op))
+    )
+    UPDATE voice_ratings SET joined = true FROM newest JOIN voice_logs ON id = newest.log_id
+    WHERE voice_ratings.log_id = newest.log_id AND NOT voice_ratings.joined
+    """
+)
+"""What a careful batch does last: the history decides, whatever arrived in which order."""
+
+REPLACE: Final = text(
+    """
+    INSERT INTO knowledge_sources AS kept (name, version, op_id, content, items, imported_at)
+    VALUES (:name, :version, :op_id, :content, cast(:items AS jsonb), :imported_at)
+    ON CONFLICT (name) DO UPDATE SET
+        version = CASE WHEN :live THEN greatest(excluded.version, kept.version + 1)
+            ELSE excluded.version END,
+        op_id = excluded.op_id, content = excluded.content, items = excluded.items,
+        imported_at = excluded.imported_at
+        WHERE :live AND kept.content <> excluded.content OR NOT :live
+            AND (excluded.version, excluded.op_id) > (kept.version, kept.op_id)
+    RETURNING version
+    """
+)
+
+MOVE_CURSOR: Final = text(
+    "INSERT INTO replay_cursors AS kept (journal, sequence) VALUES (:journal, :sequence)"
+    " ON CONFLICT (journal) DO UPDATE SET sequence = greatest(kept.sequence, excluded.sequence),"
+    " moved_at = now()"
+)
+
+
+def _untouched(table: Table) -> str:
+    """An INSERT that needs every right and every column of a table, and inserts nothing."""
+    columns = ", ".join(column.name for column in table.columns)
+    return f"INSERT INTO {table.name} ({columns}) SELECT {columns} FROM {table.name} WHERE false"
+
+
+BEAT: Final = text(
+    "WITH "
+    + ", ".join(
+        f"try_{number} AS ({statement})"
+        for number, statement in enumerate(
+            [
+                *map(_untouched, (voice_logs, voice_embeddings, voice_ratings)),
+                _untouched(idempotency_keys),
+                "UPDATE voice_logs SET rating = rating, feedback_text = feedback_text,"
+                " updated_at = updated_at, rating_version = rating_version,"
+                " rating_op = rating_op WHERE false",
+                "UPDATE voice_ratings SET joined = joined WHERE false",
+                "SELECT 1 FROM knowledge_sources, voice_log_counts, replay_cursors WHERE false",
+            ]
+        )
+    )
+    + " INSERT INTO storage_heartbeat (replica) VALUES (:replica)"
+    " ON CONFLICT (replica) DO UPDATE SET beat_at = now()"
+)
+"""The probe writes, and touches all that live writes touch: a server that only reads, a table
+that was dropped, altered or locked, a right that was revoked, each shows here within a second."""
+
+REVISION: Final = text("SELECT version_num FROM alembic_version")
+
+EXCHANGE_KEYS: Final = text(
+    "WITH given AS (INSERT INTO id_keys (key) SELECT decode(value, 'base64')"
+    " FROM json_array_elements_text(cast(:keys AS json)) AS each (value)"
+    " ON CONFLICT (key) DO NOTHING RETURNING key, added_at)"
+    " SELECT key FROM (SELECT key, added_at FROM id_keys UNION SELECT key, added_at FROM given)"
+    " AS every ORDER BY added_at, key"
+)
+
+ADOPTED: Final = text("SELECT EXISTS (SELECT FROM voice_logs WHERE legacy IS NOT NULL)")
+
+CURSOR: Final = text("SELECT sequence FROM replay_cursors WHERE journal = :journal")
+
+# -- reading ---------------------------------------------------------------------------------------
+
+_DIALOGUE: Final = """
+    SELECT id, rating_version, rating_op, session_id, user_message, ai_response, rating,
+        feedback_text, model_used, response_time, token_count, logs.created_at, updated_at,
+        outcome, language, durability, similar_found, learning_improved, confidence, receipt,
+        vectors.vector, vectors.dimension, vectors.embedding_model
+    FROM voice_logs AS logs LEFT JOIN LATERAL (
+        SELECT vector, dimension, embedding_model FROM voice_embeddings
+        WHERE log_id = logs.id ORDER BY created_at DESC, id LIMIT 1
+    ) AS vectors ON true
+"""
+
+GET: Final = text(_DIALOGUE + "WHERE id = :id")
+
+RATED: Final = text(
+    _DIALOGUE
+    + """
+    WHERE rating IS NOT NULL AND rating >= :min_rating
+        AND (outcome = 'answered' OR NOT :answered)
+        AND (logs.created_at, id) > (:after_at, :after_id)
+    ORDER BY logs.created_at, id LIMIT :page
+    """
+)
+
+NEWEST_RATED: Final = text(
+    """
+    SELECT created_at, id FROM voice_logs
+    WHERE rating IS NOT NULL AND rating >= :min_rating AND (outcome = 'answered' OR NOT :answered)
+    ORDER BY created_at DESC, id DESC OFFSET :newest LIMIT 1
+    """
+)
+"""The dialogue just before the newest ones: a list of those begins after it."""
+
+STATS: Final = text(
+    """
+    SELECT cast(rating AS text), sum(dialogues),
+        coalesce(sum(dialogues) FILTER (WHERE minute > :since), 0)
+    FROM voice_log_counts GROUP BY rating
+    UNION ALL
+    SELECT cast(coalesce(rating, 0) AS text), 0, count(*) FROM voice_logs
+    WHERE created_at >= :since AND created_at < date_trunc('minute', :since) + interval '1 minute'
+    GROUP BY 1
+    """
+)
+"""Totals, and those of the time after ``since``: whole minutes from the summary, the rest of the
+minute that it falls in from the rows."""
+
+STATS_AND_PRESENT: Final = text(
+    STATS.text
+    + """
+    UNION ALL
+    SELECT op_id_text, -1, -1
+    FROM json_to_recordset(cast(:doubtful AS json)) AS row (op_id uuid, log_id uuid),
+        cast(op_id AS text) AS op_id_text
+    WHERE EXISTS (SELECT FROM voice_ratings WHERE voice_ratings.op_id = row.op_id)
+        OR log_id IS NOT NULL AND EXISTS (SELECT FROM voice_logs WHERE id = log_id)
+    """
+)
+"""The same, in one snapshot with which of some operations are there already."""
+
+HANDED_OVER: Final = text(
+    _DIALOGUE + "WHERE outcome = 'handed_over' ORDER BY logs.created_at DESC, id DESC LIMIT :most"
+)
+
+NEWEST_RATING: Final = text(
+    "SELECT op_id, rating, version, rated_at, feedback_text FROM voice_ratings"
+    " WHERE log_id = :id ORDER BY version DESC, op_id DESC LIMIT 1"
+)
+
+SOURCES: Final = text(
+    "SELECT name, items, imported_at FROM knowledge_sources"
+    " WHERE items <> '[]'::jsonb ORDER BY name COLLATE \"C\""
+)
+
+FINDINGS: Final = text(
+    "SELECT (SELECT count(*) FROM voice_conflicts),"
+    " (SELECT count(DISTINCT log_id) FROM voice_ratings WHERE NOT joined)"
+)
+
+OPERATION: Final = text(
+    "SELECT given.rating, version, outcome FROM voice_ratings AS given"
+    " LEFT JOIN voice_logs ON id = log_id WHERE op_id = :op_id"
+)
+
+# -- housekeeping ----------------------------------------------------------------------------------
+
+FOLD: Final = text(
+    """
+    WITH alone AS MATERIALIZED (SELECT pg_try_advisory_xact_lock(:space, -1) AS mine),
+    needed AS MATERIALIZED (
+        SELECT count(*) - count(DISTINCT (minute, rating)) > :most AS needed FROM voice_log_counts
+    ), gone AS (
+        DELETE FROM voice_log_counts
+        WHERE (SELECT mine FROM alone) AND (SELECT needed FROM needed)
+        RETURNING minute, rating, dialogues
+    )
+    INSERT INTO voice_log_counts (minute, rating, dialogues)
+    SELECT CASE WHEN minute < now() - interval '25 hours' THEN 'epoch' ELSE minute END, rating,
+        sum(dialogues) FROM gone GROUP BY 1, 2 HAVING sum(dialogues) <> 0
+    """
+)
+"""Put the summary's rows together when many could be one; every snapshot sees the same sums."""
+
+FORGET_KEYS: Final = text("DELETE FROM idempotency_keys WHERE at < now() - interval '24 hours'")

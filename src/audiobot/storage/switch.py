@@ -1,0 +1,257 @@
+"""The switch: watches PostgreSQL, changes the mode, and carries the journal over.
+
+One prober at a time. While PostgreSQL is in charge the probe is a heartbeat a second; while it is
+away the probe is the whole way in (connect, schema, keys, heartbeat) at growing intervals. Whoever
+meets trouble in a live call reports it here; a probe confirms it, or the circuit is convinced.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import random
+import threading
+from collections.abc import Awaitable, Callable
+from typing import Final, TypeVar
+
+from audiobot.errors import SetupError
+from audiobot.storage.circuit import AT_ONCE, Circuit
+from audiobot.storage.local import LocalStore
+from audiobot.storage.modes import ModeState
+from audiobot.storage.operations import Operation
+from audiobot.storage.postgres import PostgresStore
+from audiobot.storage.tally import Tally
+from audiobot.storage.trouble import DatabaseTrouble, DataRefused, Reason
+from audiobot.storage.trouble import of as trouble_of
+from audiobot.storage.upgrading import head, upgrade
+
+_T = TypeVar("_T")
+
+BEAT_SECONDS: Final = 1.0
+FIRST_BACKOFF: Final = 0.5
+MOST_BACKOFF: Final = 2.0
+STEADY_SECONDS: Final = 10.0
+"""A mode that lasted this long is no flapping: the next outage is probed from the shortest wait."""
+HOUSE_SECONDS: Final = 5.0
+BATCH: Final = 200
+SLOW_BATCH_SECONDS: Final = 0.5
+
+
+class Switch:
+    """Owns the mode of a store with a DATABASE_URL; see the module.
+
+    ``prepare`` is run each time PostgreSQL is reached, before the mode changes; what it raises
+    counts as not reached.
+    """
+
+    def __init__(
+        self,
+        state: ModeState,
+        postgres: PostgresStore,
+        local: LocalStore,
+        tally: Tally,
+        prepare: Callable[[], Awaitable[None]],
+        keep_house: Callable[[], Awaitable[None]],
+    ) -> None:
+        self._state = state
+        self._postgres = postgres
+        self._local = local
+        self._tally = tally
+        self._prepare = prepare
+        self._keep_house = keep_house
+        self._circuit = Circuit()
+        self._suspicion = asyncio.Event()
+        self._recovering = asyncio.Event()
+        self._tasks: list[asyncio.Task[None]] = []
+        self._batch = BATCH
+        self.database_ok = False
+        self.refused = 0
+
+    def start(self) -> None:
+        """Begin to probe and to carry."""
+        self._tasks = [
+            asyncio.create_task(self._watch(), name="probe"),
+            asyncio.create_task(self._carry_forever(), name="replay"),
+        ]
+
+    async def close(self, grace: float) -> None:
+        """Stop probing; carry over what can be in ``grace`` seconds."""
+        usable = self._state.to_postgres and self.database_ok
+        for task in self._tasks:
+            task.cancel()
+        if self._tasks:
+            await asyncio.wait(self._tasks)
+        if usable and self._local.backlog:
+            with contextlib.suppress(TimeoutError, DatabaseTrouble):
+                async with asyncio.timeout(grace):
+                    while not await self._carry_some():
+                        pass
+
+    # -- what live calls report --------------------------------------------------------------
+
+    def succeeded(self, seconds: float) -> None:
+        """A live call came back."""
+        if self._circuit.succeeded(_now(), seconds):
+            self._open("timeout")
+
+    def met(self, trouble: DatabaseTrouble) -> None:
+        """A live call failed."""
+        if not self._state.to_postgres:
+            return
+        if self._circuit.failed(_now(), trouble.reason):
+            self._open(trouble.reason)
+        elif trouble.reason in AT_ONCE:
+            self._suspicion.set()
+
+    def journaled(self) -> None:
+        """A write went to the journal although PostgreSQL is in charge."""
+        if self._state.happen("journaled", "late"):
+            self._recovering.set()
+
+    def _open(self, reason: Reason) -> None:
+        self.database_ok = False
+        if self._state.happen("trouble", reason):
+            self._recovering.clear()
+            self._postgres.interrupt(DatabaseTrouble(reason))
+            self._suspicion.set()
+
+    # -- the prober --------------------------------------------------------------------------
+
+    async def _watch(self) -> None:
+        backoff, reached_at, house_at = FIRST_BACKOFF, 0.0, 0.0
+        while True:
+            if self._state.to_postgres:
+                await self._pause(BEAT_SECONDS)
+                reason = await self._beat() and await self._beat()
+                if reason is not None:
+                    self._open(reason)
+                elif _now() - house_at >= HOUSE_SECONDS:
+                    house_at = _now()
+                    with contextlib.suppress(DatabaseTrouble):
+                        await self._keep_house()
+                continue
+            reason = await self._reach()
+            if reason is None:
+                if _now() - reached_at >= STEADY_SECONDS:
+                    backoff = FIRST_BACKOFF
+                reached_at = _now()
+                self._circuit.reset()
+                if self._state.happen("reached", "reached"):
+                    self._recovering.set()
+                continue
+            if self._state.mode == "fallback":
+                self._state.reason = reason
+            await asyncio.sleep(backoff * random.uniform(0.75, 1.25))  # noqa: S311  # jitter
+            backoff = min(2 * backoff, MOST_BACKOFF)
+
+    async def _pause(self, seconds: float) -> None:
+        with contextlib.suppress(TimeoutError):
+            await asyncio.wait_for(self._suspicion.wait(), seconds)
+        self._suspicion.clear()
+
+    async def _beat(self) -> Reason | None:
+        """One heartbeat: None when it was written, else why not."""
+        if not self._state.to_postgres:
+            return None
+        try:
+            await self._postgres.beat()
+        except DatabaseTrouble as trouble:
+            self.database_ok = False
+            return trouble.reason
+        self.database_ok = True
+        return None
+
+    async def _reach(self) -> Reason | None:
+        """The whole way in; None when PostgreSQL can be written as it is meant to be."""
+        try:
+            if await self._postgres.revision() != head():
+                await in_daemon_thread(lambda: upgrade(self._postgres.dsn))
+            await self._postgres.beat(self._postgres.read_seconds)
+            await self._prepare()
+        except SetupError as error:
+            self.database_ok = False
+            return "too_old" if error.code == "database_too_old" else "foreign"
+        except Exception as error:  # noqa: BLE001  # whatever it is, PostgreSQL is not usable
+            self.database_ok = False
+            found = trouble_of(error)
+            return found.reason if isinstance(found, DatabaseTrouble) else "unknown"
+        self.database_ok = True
+        return None
+
+    # -- replay ------------------------------------------------------------------------------
+
+    async def _carry_forever(self) -> None:
+        while True:
+            await self._recovering.wait()
+            try:
+                while self._state.mode == "recovering" and not await self._carry_some():
+                    pass
+            except DatabaseTrouble as trouble:
+                self.met(trouble)
+                await asyncio.sleep(FIRST_BACKOFF)
+                continue
+            if self._local.backlog == 0:
+                self._state.happen("carried", "carried")
+            if self._state.mode != "recovering":
+                self._recovering.clear()
+
+    async def _carry_some(self) -> bool:
+        """Carry one batch; true when nothing is left to carry."""
+        operations, last = await self._local.unreplayed(self._batch)
+        if last == self._local.replayed:
+            return await self._local.forget_carried()
+        started = _now()
+        async with self._tally.lock:
+            await self._replay(operations, last)
+            self._tally.carried(operations)
+        await self._local.carried(last)
+        if _now() - started > SLOW_BATCH_SECONDS:
+            self._batch = max(1, self._batch // 2)
+        elif self._batch < BATCH:
+            self._batch = min(BATCH, self._batch * 2)
+        return False
+
+    async def _replay(self, operations: list[Operation], last: int) -> None:
+        """Hand a batch over; what PostgreSQL will never take is set aside, by itself."""
+        try:
+            await self._postgres.replay(operations, self._local.journal.identity, last)
+        except DataRefused:
+            if len(operations) <= 1:
+                await self._local.set_aside(operations)
+                self.refused += len(operations)
+                await self._postgres.replay([], self._local.journal.identity, last)
+                return
+            half = len(operations) // 2
+            await self._replay(operations[:half], self._local.replayed)
+            await self._replay(operations[half:], last)
+
+
+def _now() -> float:
+    return asyncio.get_running_loop().time()
+
+
+async def in_daemon_thread(work: Callable[[], _T]) -> _T:
+    """Run blocking work in a thread that a stopping process does not wait for."""
+    loop = asyncio.get_running_loop()
+    future: asyncio.Future[_T] = loop.create_future()
+
+    def tell(result: _T | None, error: BaseException | None) -> None:
+        if future.done():
+            return
+        if error is not None:
+            future.set_exception(error)
+        else:
+            future.set_result(result)  # type: ignore[arg-type]
+
+    def run() -> None:
+        result: _T | None = None
+        error: BaseException | None = None
+        try:
+            result = work()
+        except BaseException as raised:  # noqa: BLE001  # told where it is awaited
+            error = raised
+        with contextlib.suppress(RuntimeError):  # the loop has closed: nobody is left to tell
+            loop.call_soon_threadsafe(tell, result, error)
+
+    threading.Thread(target=run, name="upgrade", daemon=True).start()
+    return await future

@@ -1,0 +1,136 @@
+"""Bringing a database to today's schema: once, whoever starts first, whole or not at all.
+
+All revisions run in one transaction that begins with an advisory lock of that transaction, so
+the lock works through a pooler and a failure in the middle leaves the old database as it was.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import Final, NamedTuple
+
+from alembic import command
+from alembic.config import Config
+from alembic.migration import MigrationContext
+from alembic.script import ScriptDirectory
+from sqlalchemy import Connection, Engine, NullPool, create_engine, text
+
+from audiobot.errors import SetupError
+from audiobot.storage.dsn import Dsn
+from audiobot.storage.schema import OLDEST_SERVER
+
+_LOCK: Final = 0x61756469_6F626F74
+"""The advisory lock's number: "audiobot"."""
+_TABLES: Final = """
+    SELECT count(*) FROM pg_class WHERE relnamespace = current_schema()::regnamespace
+    AND relkind IN ('r', 'p') AND relname <> 'alembic_version'
+    AND NOT EXISTS (SELECT FROM pg_depend WHERE objid = pg_class.oid AND deptype = 'e')
+"""
+"""How many tables are there that no extension brought."""
+_MISSING: Final = """
+    SELECT wanted || ' ' || relname FROM pg_class,
+        unnest(ARRAY['SELECT', 'INSERT', 'UPDATE', 'DELETE']) AS wanted
+    WHERE relnamespace = current_schema()::regnamespace AND relkind = 'r'
+    AND (relname LIKE 'voice_%' OR relname IN
+        ('idempotency_keys', 'knowledge_sources', 'replay_cursors', 'id_keys',
+         'storage_heartbeat'))
+    AND NOT has_table_privilege(pg_class.oid, wanted) ORDER BY 1
+"""
+"""Rights that live writes need and the role has not."""
+
+
+def _config(connection: Connection | None = None) -> Config:
+    config = Config()
+    config.set_main_option("script_location", str(Path(__file__).parent / "migrations"))
+    config.attributes["connection"] = connection
+    return config
+
+
+def head() -> str:
+    """The newest revision, which this version of AudioBot works with."""
+    revision = ScriptDirectory.from_config(_config()).get_current_head()
+    assert revision is not None
+    return revision
+
+
+def upgrade(dsn: Dsn, revision: str = "head") -> tuple[str | None, str | None]:
+    """Bring the database up to ``revision``; returns the revisions before and after.
+
+    Blocks, for as long as the tables are large. Raises ``SetupError`` for a server that is too
+    old, and for a database that is not AudioBot's or is of a later AudioBot; whatever else
+    PostgreSQL refuses comes as the driver's error.
+    """
+    return _run(dsn, revision, command.upgrade)
+
+
+def downgrade(dsn: Dsn, revision: str) -> tuple[str | None, str | None]:
+    """Take the database back to ``revision``; what has no place there is gone."""
+    return _run(dsn, revision, command.downgrade)
+
+
+def _run(
+    dsn: Dsn, revision: str, run: Callable[[Config, str], None]
+) -> tuple[str | None, str | None]:
+    with _engine(dsn).begin() as connection:
+        check_server(connection)
+        connection.execute(text("SELECT pg_advisory_xact_lock(:key)"), {"key": _LOCK})
+        before = check_database(connection)
+        run(_config(connection), revision)
+        return before, MigrationContext.configure(connection).get_current_revision()
+
+
+def _engine(dsn: Dsn) -> Engine:
+    return create_engine(
+        "postgresql+psycopg://",
+        poolclass=NullPool,
+        connect_args={**dsn.parameters, "prepare_threshold": None},
+        hide_parameters=True,
+    )
+
+
+class Report(NamedTuple):
+    """What a database is like: for the doctor. ``missing`` are rights that the role lacks."""
+
+    version: str
+    revision: str | None
+    latency_ms: float
+    extensions: tuple[str, ...]
+    missing: tuple[str, ...]
+
+
+def look(dsn: Dsn) -> Report:
+    """Connect and look around; raises as ``upgrade`` does. Blocks."""
+    with _engine(dsn).connect() as connection:
+        check_server(connection)
+        started = time.perf_counter()
+        version = str(connection.execute(text("SHOW server_version")).scalar_one())
+        latency = (time.perf_counter() - started) * 1_000
+        revision = check_database(connection)
+        names = connection.execute(text("SELECT extname FROM pg_extension ORDER BY 1"))
+        extensions = tuple(str(name) for name in names.scalars())
+        if revision is None:
+            may = text("SELECT has_schema_privilege(current_schema(), 'CREATE')")
+            missing = () if connection.execute(may).scalar_one() else ("CREATE",)
+        else:
+            missing = tuple(connection.execute(text(_MISSING)).scalars())
+        return Report(version, revision, latency, extensions, missing)
+
+
+def check_server(connection: Connection) -> None:
+    """Raise ``SetupError`` when the server is older than what this is made for."""
+    number = int(connection.execute(text("SHOW server_version_num")).scalar_one())
+    if number // 10_000 < OLDEST_SERVER:
+        raise SetupError("database_too_old", version=number // 10_000, oldest=OLDEST_SERVER)
+
+
+def check_database(connection: Connection) -> str | None:
+    """The revision the database is at, None for an empty one; ``SetupError`` if not ours."""
+    revision = MigrationContext.configure(connection).get_current_revision()
+    known = {script.revision for script in ScriptDirectory.from_config(_config()).walk_revisions()}
+    if revision is not None and revision not in known:
+        raise SetupError("database_of_another", found=f"revision {revision}")
+    if revision is None and (strangers := connection.execute(text(_TABLES)).scalar_one()):
+        raise SetupError("database_of_another", found=f"{strangers} tables")
+    return revision
