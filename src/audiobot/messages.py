@@ -255,6 +255,14 @@ _SENTENCES: Final[dict[str, tuple[str, str]]] = {
         "Знаний по пути {path} нет: проверьте AUDIOBOT_KNOWLEDGE или аргумент команды.",
         "There is no knowledge at {path}: check AUDIOBOT_KNOWLEDGE or the command's argument.",
     ),
+    "knowledge_unreadable": (
+        "Файл {path} не прочитать ({cause}): проверьте путь и права на чтение.",
+        "The file {path} cannot be read ({cause}): check the path and its permissions.",
+    ),
+    "file_name_not_utf8": (
+        "Имя файла {path} не в UTF-8: переименуйте его.",
+        "The name of the file {path} is not in UTF-8: rename it.",
+    ),
     "output_unwritable": (
         "Файл {path} не записать ({cause}): укажите другое место.",
         "The file {path} cannot be written ({cause}): name another place.",
@@ -279,7 +287,16 @@ _SENTENCES: Final[dict[str, tuple[str, str]]] = {
         "В первой строке нужны названия столбцов: question,answer (или вопрос,ответ).",
         "The first line must name the columns: question,answer.",
     ),
-    "row_not_csv": ("Строку не разобрать как CSV.", "The row cannot be read as CSV."),
+    "row_not_csv": (
+        "Строку не разобрать как CSV: лишний разделитель или незакрытая кавычка. Возьмите текст с "
+        "разделителями в кавычки, кавычки внутри удвойте.",
+        "The row cannot be read as CSV: a separator too many, or an unclosed quote. Put text with "
+        "separators into quotes, and double the quotes within.",
+    ),
+    "row_rest_left_out": (
+        "Строк, которые не разобрать, слишком много: остальные не прочитаны. Исправьте таблицу.",
+        "Too many rows cannot be read: the rest was left out. Mend the table.",
+    ),
     "row_not_json": (
         'Строка — не объект вида {{"question": "…", "answer": "…"}}.',
         'The row is no object such as {{"question": "…", "answer": "…"}}.',

@@ -251,7 +251,8 @@ class KnowledgeImporter(Protocol):
     async def import_file(self, name: str, data: bytes) -> Imported:
         """Replace what source ``name`` held by the good rows of ``data``.
 
-        A file without one good row replaces nothing. Raises ``InvalidValue`` when its name's
+        A file whose rows are all bad replaces nothing; one that has no row at all clears its
+        source. Raises ``InvalidValue`` when its name's
         ending is none of .md, .csv, .jsonl.
         """
         ...

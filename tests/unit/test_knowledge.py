@@ -2,11 +2,20 @@
 
 from __future__ import annotations
 
+import os
 from pathlib import Path
 
 import pytest
 
-from audiobot.answering.knowledge import find_files, language_of, parse, sample_items
+from audiobot.answering.knowledge import (
+    MAX_BROKEN,
+    find_files,
+    language_of,
+    parse,
+    read_file,
+    sample_items,
+    source_name,
+)
 from audiobot.errors import InvalidValue, SetupError
 
 
@@ -59,6 +68,10 @@ def test_further_wordings_are_kept_once_each() -> None:
         ("a.csv", b"question,answer\nA?,B.\na?,C.\n", [(3, "row_repeated")]),
         ("a.csv", b"question,answer\nA?,%s\n" % (b"x" * 8_001), [(2, "text_too_long")]),
         ("a.csv", b"question,answer\n%s,B.\n" % (b"x" * 2_001), [(2, "text_too_long")]),
+        ("a.csv", "question,answer\nA?,да, конечно, придём\n".encode(), [(2, "row_not_csv")]),
+        ("a.csv", b"question,answer,\nA?,yes, of course,\n", [(2, "row_not_csv")]),
+        ("a.csv", b'question,answer\n"A"?,B.\n', [(2, "row_not_csv")]),
+        ("a.csv", b'question,answer\nA?,"B.', [(2, "row_not_csv")]),
         ("a.jsonl", b"{}\n\n[]\nnull\n5\n{\n", [(n, "row_not_json") for n in (1, 3, 4, 5, 6)]),
         ("a.jsonl", b'{"question":"A?","answer":5}', [(1, "row_not_json")]),
         ("a.jsonl", b'{"question":"A\\u0000?","answer":"B"}', [(1, "text_has_nul")]),
@@ -72,6 +85,32 @@ def test_further_wordings_are_kept_once_each() -> None:
 )
 def test_a_bad_row_is_named_by_its_line(name: str, data: bytes, bad: list[tuple[int, str]]) -> None:
     assert [(row.line, row.code) for row in parse(name, data).bad] == bad
+
+
+@pytest.mark.parametrize(
+    ("rows", "bad", "good"),
+    [
+        ('A?,a.\nB?,"ответ b\nC?,c.\nD?,d.\n', [3], {"A?": "a.", "C?": "c.", "D?": "d."}),
+        ('A?,a.\nB?,"b\nC?,"c, too"\nD?,d.\n', [3], {"A?": "a.", "C?": "c, too", "D?": "d."}),
+        ('B?,"b\nC?,"c\n\nc"\nD?,"d"\n', [2], {"C?": "c\n\nc", "D?": "d"}),
+        ('"A\nB?"x,y\nC?,c.\n', [2, 3], {"C?": "c."}),
+        ('A 5" pipe?,a.\nB?,"say ""b"""\n', [], {'A 5" pipe?': "a.", "B?": 'say "b"'}),
+        ('A?, "yes, of course"\nB?,b.,,\n', [], {"A?": "yes, of course", "B?": "b."}),
+    ],
+)
+def test_a_quote_or_comma_too_many_costs_its_own_row_and_is_never_told_as_an_answer(
+    rows: str, bad: list[int], good: dict[str, str]
+) -> None:
+    parsed = parse("a.csv", f"question,answer\n{rows}".encode())
+    assert [(row.line, row.code) for row in parsed.bad] == [(line, "row_not_csv") for line in bad]
+    assert {item.title: item.answer for item in parsed.items} == good
+
+
+def test_a_table_made_of_broken_quotes_ends_soon_and_says_that_the_rest_was_left_out() -> None:
+    parsed = parse("a.csv", b"question,answer\n" + b'a",b,"c\n' * 1_000_000)
+    assert parsed.items == []
+    assert parsed.bad[-1].code == "row_rest_left_out"
+    assert len(parsed.bad) == MAX_BROKEN + 1
 
 
 def test_a_field_of_more_than_the_csv_modules_limit_is_a_bad_row_and_the_rest_goes_in() -> None:
@@ -97,6 +136,60 @@ def test_a_document_gives_a_passage_for_each_section() -> None:
         ("Title: Deep", "Third."),
     ]
     assert all(item.questions == () for item in items)
+
+
+@pytest.mark.parametrize(
+    "text", ["**Ring 112 first.**", "*a* and *b*", "_Closed on Sundays._", "*"]
+)
+def test_a_paragraph_in_bold_or_italics_is_told_like_any_other(text: str) -> None:
+    (item,) = parse("doc.md", f"# T\n\n## S\n\n{text}\n".encode()).items
+    assert item.answer == text
+
+
+@pytest.mark.parametrize(
+    "code",
+    [
+        "```\n# no heading\n```",
+        "```sh\n# no heading\n~~~\n# nor this\n``\n```",
+        "  ~~~~\n# no heading\n~~~\n## nor this\n~~~~~  ",
+    ],
+)
+def test_a_line_within_a_code_fence_is_no_heading(code: str) -> None:
+    items = parse("doc.md", f"# T\n\n{code}\n\n## After\n\nText.\n".encode()).items
+    assert [(item.title, item.answer) for item in items] == [
+        ("T", code.strip()),
+        ("T: After", "Text."),
+    ]
+
+
+def test_inline_code_opens_no_fence() -> None:
+    items = parse("doc.md", b"# T\n\n```run```\n\n## After\n\nText.\n").items
+    assert [item.title for item in items] == ["T", "T: After"]
+
+
+def test_the_samples_own_disclaimer_is_no_answer() -> None:
+    assert not [item for item in sample_items() if "все сведения придуманы" in item.answer]
+
+
+@pytest.mark.parametrize("name", ["faq.csv", "dir/faq.csv", "имя.md"])
+def test_a_source_is_called_by_its_place_below_the_folder(tmp_path: Path, name: str) -> None:
+    assert source_name(tmp_path / name, tmp_path) == name
+
+
+def test_a_file_name_that_is_no_text_is_refused_by_a_sentence(tmp_path: Path) -> None:
+    file = tmp_path / os.fsdecode(b"\xff.csv")
+    file.write_text("question,answer\nA?,B.\n")
+    with pytest.raises(SetupError) as raised:
+        source_name(file, tmp_path)
+    assert raised.value.code == "file_name_not_utf8"
+    assert "?.csv" in str(raised.value.details["path"])
+
+
+def test_a_file_that_cannot_be_read_is_named_with_its_cause(tmp_path: Path) -> None:
+    with pytest.raises(SetupError) as raised:
+        read_file(tmp_path)
+    assert raised.value.code == "knowledge_unreadable"
+    assert raised.value.details["cause"] == "Is a directory"
 
 
 def test_a_long_section_is_cut_at_paragraphs_and_nothing_is_lost() -> None:

@@ -28,7 +28,13 @@ MAX_SECTION: Final = 1_200
 _BROKEN: Final = "\ufffd"
 SUFFIXES: Final = (".csv", ".jsonl", ".md")
 
+MAX_BROKEN: Final = 1_000
+MAX_ROW_LINES: Final = 1_000
+"""Bounds of a hostile table: lines that an unclosed quote may swallow, and how often it may."""
+
 _HEADING: Final = re.compile(r"(#{1,6})\s+(.*?)\s*#*\s*")
+_FENCE: Final = re.compile(r" {0,3}(`{3,}|~{3,})(.*)")
+_DISCLAIMER: Final = re.compile("^\\*Образец: .*\\*$".encode(), re.MULTILINE)
 _COLUMNS: Final = {
     "question": "question",
     "вопрос": "question",
@@ -55,20 +61,35 @@ def language_of(text: str) -> Language:
 
 def find_files(path: Path) -> list[Path]:
     """The importable files at ``path`` (a file or a folder), in a stable order."""
-    if path.is_file():
-        return [path]
-    if not path.is_dir():
-        raise SetupError("knowledge_missing", path=path)
-    found = [p for p in path.rglob("*") if p.suffix.lower() in SUFFIXES and p.is_file()]
+    try:
+        if path.is_file():
+            return [path]
+        found = [p for p in path.rglob("*") if p.suffix.lower() in SUFFIXES and p.is_file()]
+    except OSError as error:
+        cause = error.strerror or str(error)
+        raise SetupError("knowledge_unreadable", path=shown(path), cause=cause) from error
     found = sorted(p for p in found if p.name.lower() != "readme.md")
     if not found:
-        raise SetupError("knowledge_missing", path=path)
+        raise SetupError("knowledge_missing", path=shown(path))
     return found
 
 
 def source_name(file: Path, root: Path) -> str:
-    """What a file is called as a source: its place below the folder that was named, or its name."""
-    return file.name if file == root else file.relative_to(root).as_posix()
+    """What a file is called as a source: its place below the folder that was named, or its name.
+
+    Raises ``SetupError`` for a name that is no text: nothing could keep it.
+    """
+    name = file.name if file == root else file.relative_to(root).as_posix()
+    try:
+        name.encode()
+    except UnicodeEncodeError:
+        raise SetupError("file_name_not_utf8", path=shown(file)) from None
+    return name
+
+
+def shown(path: Path) -> str:
+    """A path for people to read: bytes of its name that are no text become question marks."""
+    return str(path).encode(errors="replace").decode()
 
 
 def sample_files() -> list[Path]:
@@ -77,18 +98,20 @@ def sample_files() -> list[Path]:
 
 
 def read_file(path: Path) -> bytes:
-    """A file's bytes; raises ``SetupError`` when it is missing or too large."""
+    """A file's bytes; raises ``SetupError`` when it cannot be read or is too large."""
     try:
         if path.stat().st_size > MAX_FILE_BYTES:
-            raise SetupError("knowledge_too_large", path=path, limit=MAX_FILE_BYTES >> 20)
+            raise SetupError("knowledge_too_large", path=shown(path), limit=MAX_FILE_BYTES >> 20)
         return path.read_bytes()
     except OSError as error:
-        raise SetupError("knowledge_missing", path=path) from error
+        cause = error.strerror or str(error)
+        raise SetupError("knowledge_unreadable", path=shown(path), cause=cause) from error
 
 
 def sample_items() -> list[KnowledgeItem]:
-    """What the sample company knows."""
-    return [item for path in sample_files() for item in parse(path.name, read_file(path)).items]
+    """What the sample company knows, without the line that says it is made up."""
+    texts = [(path.name, _DISCLAIMER.sub(b"", read_file(path))) for path in sample_files()]
+    return [item for name, text in texts for item in parse(name, text).items]
 
 
 def parse(source: str, data: bytes) -> Parsed:
@@ -131,7 +154,7 @@ class Importer:
         """Take a file in; see the port."""
         parsed = await asyncio.to_thread(parse, name, data)
         changed = False
-        if parsed.items:
+        if parsed.items or not parsed.bad:
             changed = await self._store.replace_knowledge(name, parsed.items)
         if changed:
             await self._answerer.refresh()
@@ -176,31 +199,57 @@ def _question_item(source: str, line: int, question: str, answer: str, also: lis
 
 
 def _csv_rows(source: str, text: str) -> Iterator[_Row]:
+    lines = list(io.StringIO(text, newline=""))
     for delimiter in ",;":
-        reader = csv.reader(io.StringIO(text, newline=""), delimiter=delimiter)
-        try:
-            names = [_COLUMNS.get(cell.strip().casefold(), "") for cell in next(reader, [])]
-        except csv.Error:
-            continue
-        if "question" in names and "answer" in names:
+        records = _csv_records(lines, delimiter)
+        _, cells = next(records, (1, None))
+        names = [_COLUMNS.get(cell.strip().casefold(), "") for cell in cells or []]
+        if cells and "question" in names and "answer" in names:
             break
     else:
         yield BadRow(1, "row_no_columns", {})
         return
-    while True:
-        start = reader.line_num + 1
+    while not cells[-1].strip():
+        cells.pop()
+    width, broken = len(cells), 0
+    for line, cells in records:
+        if cells is None or any(cell.strip() for cell in cells[width:]):
+            # A comma or a quote too many: half an answer would be told as the whole one.
+            broken += 1
+            yield BadRow(line, "row_not_csv", {})
+            if broken == MAX_BROKEN:
+                yield BadRow(line, "row_rest_left_out", {})
+                return
+        elif any(cell.strip() for cell in cells):
+            row = dict(zip(names, cells, strict=False))
+            also = row.get("also", "").split("|")
+            yield _question_item(source, line, row.get("question", ""), row.get("answer", ""), also)
+
+
+def _csv_records(lines: list[str], delimiter: str) -> Iterator[tuple[int, list[str] | None]]:
+    """Every record and the line it begins at; None for what is none, and on from its next line.
+
+    An unclosed quote swallows lines until another quote or the end. They are read anew, and there
+    a record with an odd number of quotes is none either: it may be the end of the broken one.
+    """
+    at = doubtful = 0
+    while at < len(lines):
+        reader = csv.reader(
+            map(lines.__getitem__, range(at, min(at + MAX_ROW_LINES, len(lines)))),
+            delimiter=delimiter,
+            skipinitialspace=True,
+            strict=True,
+        )
+        cells: list[str] | None
         try:
             cells = next(reader)
-        except StopIteration:
-            return
         except csv.Error:
-            yield BadRow(start, "row_not_csv", {})
-            continue
-        if not any(cell.strip() for cell in cells):
-            continue
-        row = dict(zip(names, cells, strict=False))
-        also = row.get("also", "").split("|")
-        yield _question_item(source, start, row.get("question", ""), row.get("answer", ""), also)
+            cells, doubtful = None, max(doubtful, at + reader.line_num)
+        end = at + reader.line_num
+        if at < doubtful and sum(line.count('"') for line in lines[at:end]) % 2:
+            cells = None
+        yield at + 1, cells
+        at = end if cells is not None else at + 1
 
 
 class _JsonRow(msgspec.Struct):
@@ -227,9 +276,11 @@ def _markdown_rows(source: str, text: str) -> Iterator[_Row]:
     heading, start = "", 1
     lines: list[str] = []
 
+    fence = ""
+
     def section() -> Iterator[_Row]:
         paragraphs = re.split(r"\n\s*\n", "\n".join(lines).strip())
-        body = [p.strip() for p in paragraphs if p.strip() and not re.fullmatch(r"[*_].*[*_]", p)]
+        body = [p.strip() for p in paragraphs if p.strip()]
         for number, part in enumerate(_portions(body)):
             name = f"{title}: {heading}" if heading else title
             about = f"{title}/{heading}/{number}"
@@ -239,7 +290,8 @@ def _markdown_rows(source: str, text: str) -> Iterator[_Row]:
                 yield BadRow(start, error.code, error.details)
 
     for number, line in enumerate(text.splitlines(), 1):
-        match = _HEADING.fullmatch(line)
+        fence = _fence_after(line, fence)
+        match = None if fence else _HEADING.fullmatch(line)
         if match is None:
             lines.append(line)
             continue
@@ -251,6 +303,16 @@ def _markdown_rows(source: str, text: str) -> Iterator[_Row]:
         else:
             heading = match[2]
     yield from section()
+
+
+def _fence_after(line: str, fence: str) -> str:
+    """The code fence that is open after ``line``, given the one before it; "" for none."""
+    match = _FENCE.fullmatch(line)
+    if match is None:
+        return fence
+    if not fence:
+        return "" if match[1][0] == "`" and "`" in match[2] else match[1]
+    return "" if match[1].startswith(fence) and not match[2].strip() else fence
 
 
 def _portions(paragraphs: list[str]) -> Iterator[str]:
