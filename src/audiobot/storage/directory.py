@@ -8,6 +8,7 @@ import hmac
 import json
 import os
 import secrets
+import time
 from pathlib import Path
 from typing import Final
 from uuid import UUID
@@ -21,6 +22,11 @@ from audiobot.storage.journal import replace_file
 LEAST_FREE_BYTES: Final = 4 << 20
 """Below this much free space nothing new is accepted: draining and the index need the rest."""
 
+_LOCK: Final = "lock"
+_NOTE: Final = "server.json"
+_LOCK_TRIES: Final = 20
+_LOCK_PAUSE_SECONDS: Final = 0.01
+
 _TAG_BITS: Final = 40
 _RANDOM_BITS: Final = 34
 EPHEMERAL: Final = frozenset({"tmpfs", "ramfs", "overlay"})
@@ -29,45 +35,57 @@ EPHEMERAL: Final = frozenset({"tmpfs", "ramfs", "overlay"})
 class ServerNote(msgspec.Struct, frozen=True):
     """Where the server that owns a directory can be reached by commands on this machine.
 
-    ``token`` lasts as long as the process and makes its bearer an operator.
+    ``token`` lasts as long as the process and makes its bearer an operator. ``device`` and
+    ``inode`` are the directory's: in a copy of it the note is another's.
     """
 
     address: str
     pid: int
     token: str
+    device: int
+    inode: int
 
 
 class DataDirectory:
     """A directory that belongs to this process until ``release``, by a lock the kernel drops.
 
+    Made for its owner's eyes alone when it is not there; one that is there keeps its mode.
     Raises ``SetupError`` when it is another's, unwritable or full.
     """
 
     def __init__(self, path: Path) -> None:
         self.path = path
         try:
-            path.mkdir(parents=True, exist_ok=True)
-            path.chmod(0o700)
-            self._fd = os.open(path / "lock", os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
+            if not path.is_dir():
+                path.parent.mkdir(parents=True, exist_ok=True)
+                path.mkdir(0o700, exist_ok=True)
+            self._fd = os.open(path / _LOCK, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
             if not os.access(path, os.W_OK | os.X_OK):
                 raise PermissionError("permission denied")
         except OSError as error:
             cause = error.strerror or str(error)
             raise SetupError("data_dir_unwritable", path=path, cause=cause) from error
-        try:
-            fcntl.flock(self._fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError:
+        if not self._lock():
             note = read_server_note(path)
             owner = f"{note.address}, pid {note.pid}" if note else "its address is not known"
             os.close(self._fd)
-            raise SetupError("data_dir_in_use", path=path, owner=owner) from None
+            raise SetupError("data_dir_in_use", path=path, owner=owner)
+        (path / _NOTE).unlink(missing_ok=True)  # a killed server's, or one that came with a copy
         if self.free_bytes() < LEAST_FREE_BYTES:
             self.release()
             raise SetupError("data_dir_full", path=path, need=LEAST_FREE_BYTES >> 20)
 
+    def _lock(self) -> bool:
+        """Own the directory; a command that just looks whether it is owned is waited for."""
+        for _ in range(_LOCK_TRIES):
+            if _flock(self._fd, fcntl.LOCK_EX):
+                return True
+            time.sleep(_LOCK_PAUSE_SECONDS)
+        return False
+
     def release(self) -> None:
         """Give the directory back; the note of the server goes first."""
-        (self.path / "server.json").unlink(missing_ok=True)
+        (self.path / _NOTE).unlink(missing_ok=True)
         os.close(self._fd)
 
     def free_bytes(self) -> int:
@@ -77,23 +95,48 @@ class DataDirectory:
 
     def announce(self, address: str, token: str) -> None:
         """Leave a note of the server for commands on this machine."""
-        note = ServerNote(address, os.getpid(), token)
-        replace_file(self.path / "server.json", msgspec.json.encode(note))
+        place = self.path.stat()
+        note = ServerNote(address, os.getpid(), token, place.st_dev, place.st_ino)
+        replace_file(self.path / _NOTE, msgspec.json.encode(note))
 
     @property
     def ephemeral(self) -> bool:
         """True when the file system under the directory goes with the machine or container."""
         return file_system(self.path) in EPHEMERAL
 
+    @property
+    def open_to_others(self) -> bool:
+        """True when other users of this machine may look into the directory."""
+        return bool(self.path.stat().st_mode & 0o077)
+
 
 def read_server_note(path: Path) -> ServerNote | None:
-    """The note of the server that owns ``path``, if one is there and its process lives."""
+    """The note of the server that owns ``path``; None when none does, whatever lies there.
+
+    A note outlives a killed server and goes along with a copy, and its process id may be another
+    program's by now: what counts is the lock of this very directory.
+    """
     try:
-        note = msgspec.json.decode((path / "server.json").read_bytes(), type=ServerNote)
-        os.kill(note.pid, 0)
+        note = msgspec.json.decode((path / _NOTE).read_bytes(), type=ServerNote)
+        place = path.stat()
+        fd = os.open(path / _LOCK, os.O_RDONLY | os.O_CLOEXEC)
     except (OSError, msgspec.DecodeError):
         return None
-    return note
+    try:
+        owned = not _flock(fd, fcntl.LOCK_SH)
+    finally:
+        os.close(fd)
+    here = (note.device, note.inode) == (place.st_dev, place.st_ino)
+    return note if owned and here else None
+
+
+def _flock(fd: int, kind: int) -> bool:
+    """Take the lock if it is free."""
+    try:
+        fcntl.flock(fd, kind | fcntl.LOCK_NB)
+    except BlockingIOError:
+        return False
+    return True
 
 
 def file_system(path: Path) -> str:
