@@ -251,6 +251,10 @@ _SENTENCES: Final[dict[str, tuple[str, str]]] = {
         "Настройка {name} неверна: {cause}.",
         "The setting {name} is wrong: {cause}.",
     ),
+    "setting_missing": (
+        "Настройка {given} задана, а {missing} нет: задайте обе или ни одной.",
+        "{given} is set and {missing} is not: set both or neither.",
+    ),
     "knowledge_missing": (
         "Знаний по пути {path} нет: проверьте AUDIOBOT_KNOWLEDGE или аргумент команды.",
         "There is no knowledge at {path}: check AUDIOBOT_KNOWLEDGE or the command's argument.",
@@ -304,6 +308,24 @@ _SENTENCES: Final[dict[str, tuple[str, str]]] = {
     "record_too_large": (
         "Запись больше {limit} МиБ: разделите её.",
         "The record is over {limit} MiB: split it.",
+    ),
+    "knowledge_withdrawn": (
+        "строк в файле нет, поэтому прежние знания из него больше не действуют.",
+        "the file has no rows, so what it held before counts no more.",
+    ),
+    "source_taken": (
+        "Имя {name} в этом вызове уже занято файлом {first}: переименуйте один из них или "
+        "импортируйте общую папку.",
+        "The name {name} is taken by {first} in this call: rename one of them, or import the "
+        "folder that holds both.",
+    ),
+    "input_not_utf8": (
+        "Ввод не в UTF-8: настройте кодировку терминала и повторите.",
+        "The input is not in UTF-8: set the terminal's encoding and try again.",
+    ),
+    "server_away": (
+        "Сервер {address} не отвечает ({cause}). Проверьте, что он работает, и повторите.",
+        "The server at {address} does not answer ({cause}). Check that it runs and try again.",
     ),
     "server_said": ("Сервер ответил: {detail}", "The server said: {detail}"),
     "doctor_no_encoder": (

@@ -8,6 +8,7 @@ import re
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Annotated, Final
+from urllib.parse import urlsplit
 
 from pydantic import AliasChoices, Field, SecretStr, ValidationError, field_validator
 from pydantic_settings import BaseSettings, NoDecode, SettingsConfigDict
@@ -15,6 +16,7 @@ from pydantic_settings import BaseSettings, NoDecode, SettingsConfigDict
 from audiobot.errors import SetupError
 
 PREFIX: Final = "AUDIOBOT_"
+_ORIGIN: Final = re.compile(r"[a-z][a-z0-9+.-]*://([a-z0-9._-]+|\[[0-9a-f:.]+\])(:\d{1,5})?")
 _RATE: Final = re.compile(r"off|[1-9]\d{0,5}/(second|minute|hour|day)")
 
 Network = ipaddress.IPv4Network | ipaddress.IPv6Network
@@ -59,6 +61,29 @@ class Settings(BaseSettings):
     def _split(cls, value: object) -> object:
         return _words(value) if isinstance(value, str) else value
 
+    @field_validator("cors_origins")
+    @classmethod
+    def _origins(cls, value: tuple[str, ...]) -> tuple[str, ...]:
+        origins = tuple(origin.lower() for origin in value)
+        if not all(origin == "*" or _ORIGIN.fullmatch(origin) for origin in origins):
+            raise ValueError("write each origin as https://example.com, without a path")
+        return origins
+
+    @field_validator("llm_base_url")
+    @classmethod
+    def _web_address(cls, value: str | None) -> str | None:
+        if value is None:
+            return None
+        value = value.strip()
+        try:
+            parts = urlsplit(value)
+            good = parts.scheme in {"http", "https"} and bool(parts.hostname) and parts.port != 0
+        except ValueError:
+            good = False
+        if not good or re.search(r"\s", value):
+            raise ValueError("write it as http://127.0.0.1:8080/v1")
+        return value
+
     @field_validator("trusted_proxies", mode="before")
     @classmethod
     def _networks(cls, value: object) -> object:
@@ -79,6 +104,12 @@ class Settings(BaseSettings):
         if value.lower() not in {"debug", "info", "warning", "error"}:
             raise ValueError("choose debug, info, warning or error")
         return value.lower()
+
+    @field_validator("operator_token", "secret", "llm_api_key")
+    @classmethod
+    def _stripped(cls, value: SecretStr | None) -> SecretStr | None:
+        # No header can carry a blank at either end: such a token would let nobody in.
+        return SecretStr(value.get_secret_value().strip()) if value else value
 
     @field_validator("operator_token", "secret")
     @classmethod
@@ -108,6 +139,18 @@ def load_settings() -> Settings:
         name = place if place.isupper() else PREFIX + place.upper()
         cause = first["msg"].removeprefix("Value error, ")
         raise SetupError("setting_invalid", name=name, cause=cause) from None
+
+
+def check_together(settings: Settings) -> None:
+    """Raises ``SetupError`` for settings that mean nothing one without the other."""
+    pair = {
+        "AUDIOBOT_LLM_BASE_URL": settings.llm_base_url,
+        "AUDIOBOT_LLM_MODEL": settings.llm_model,
+    }
+    given = [name for name, value in pair.items() if value]
+    missing = [name for name, value in pair.items() if not value]
+    if given and missing:
+        raise SetupError("setting_missing", given=given[0], missing=missing[0])
 
 
 def _names() -> frozenset[str]:

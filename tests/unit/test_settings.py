@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 
 from audiobot.errors import SetupError
-from audiobot.settings import load_settings, unknown_names
+from audiobot.settings import check_together, load_settings, unknown_names
 
 OURS = ("DATABASE_URL", "PORT", "CORS_ORIGINS", "MIN_RATING_THRESHOLD", "RETRAINING_THRESHOLD")
 
@@ -47,6 +47,19 @@ def test_the_defaults_are_those_of_the_contract() -> None:
             ("https://a.b", "https://c.d"),
         ),
         ("CORS_ORIGINS", " https://a.b,, ", "cors_origins", ("https://a.b",)),
+        ("CORS_ORIGINS", "*", "cors_origins", ("*",)),
+        (
+            "CORS_ORIGINS",
+            "HTTP://Localhost:3000 app://host http://[::1]:80",
+            "cors_origins",
+            ("http://localhost:3000", "app://host", "http://[::1]:80"),
+        ),
+        (
+            "AUDIOBOT_LLM_BASE_URL",
+            " https://llm.example:8443/v1 ",
+            "llm_base_url",
+            "https://llm.example:8443/v1",
+        ),
         ("AUDIOBOT_DATA_DIR", "/x/y", "data_dir", Path("/x/y")),
         ("AUDIOBOT_RATE_LIMIT", "60/minute", "rate_limit", "60/minute"),
         ("AUDIOBOT_RATE_LIMIT", "off", "rate_limit", "off"),
@@ -91,6 +104,11 @@ def test_a_setting_is_read_from_its_variable(
         ("AUDIOBOT_MAX_CONVERSATIONS", "0"),
         ("AUDIOBOT_MAX_CONVERSATIONS", "many"),
         ("AUDIOBOT_LOG_LEVEL", "loud"),
+        ("AUDIOBOT_OPERATOR_TOKEN", "   sesame7   "),
+        *[("CORS_ORIGINS", value) for value in ("a.b", "https://a.b/", "https://a.b, c", "null")],
+        *[("CORS_ORIGINS", value) for value in ("https://a.b/x", "https://*.a.b", "https://")],
+        *[("AUDIOBOT_LLM_BASE_URL", value) for value in ("llm", "ftp://a/v1", "http://", "//a")],
+        *[("AUDIOBOT_LLM_BASE_URL", value) for value in ("http://a b/", "http://a:b", "http://[")],
     ],
 )
 def test_a_wrong_setting_is_named(monkeypatch: pytest.MonkeyPatch, name: str, value: str) -> None:
@@ -108,6 +126,31 @@ def test_a_blank_variable_counts_as_not_set(monkeypatch: pytest.MonkeyPatch, bla
         monkeypatch.setenv(name, blank)
     settings = load_settings()
     assert (settings.port, settings.operator_token, settings.database_url) == (8000, None, None)
+
+
+@pytest.mark.parametrize("name", ["OPERATOR_TOKEN", "SECRET", "LLM_API_KEY"])
+def test_blanks_around_a_secret_are_none_of_it(monkeypatch: pytest.MonkeyPatch, name: str) -> None:
+    monkeypatch.setenv(f"AUDIOBOT_{name}", " sesame-sesame\n")
+    assert getattr(load_settings(), name.lower()).get_secret_value() == "sesame-sesame"
+
+
+@pytest.mark.parametrize(
+    ("given", "value", "missing"),
+    [
+        ("AUDIOBOT_LLM_MODEL", "m", "AUDIOBOT_LLM_BASE_URL"),
+        ("AUDIOBOT_LLM_BASE_URL", "http://a/v1", "AUDIOBOT_LLM_MODEL"),
+    ],
+)
+def test_a_model_without_its_address_and_the_reverse_are_named(
+    monkeypatch: pytest.MonkeyPatch, given: str, value: str, missing: str
+) -> None:
+    check_together(load_settings())
+    monkeypatch.setenv(given, value)
+    with pytest.raises(SetupError) as raised:
+        check_together(load_settings())
+    assert raised.value.details == {"given": given, "missing": missing}
+    monkeypatch.setenv(missing, value if "/" in value else "http://a/v1")
+    check_together(load_settings())
 
 
 def test_names_like_ours_that_are_none_of_ours_are_found() -> None:
