@@ -20,9 +20,9 @@ from audiobot.commands import (
 )
 from audiobot.domain import Language
 from audiobot.errors import AudioBotError
+from audiobot.main import prepare
 from audiobot.main import serve as run_server
 from audiobot.messages import sentence
-from audiobot.settings import load_settings
 
 app = typer.Typer(
     name="audiobot",
@@ -54,7 +54,7 @@ def serve(
 ) -> None:
     """Serve the API and the talk page."""
     try:
-        settings = load_settings()
+        settings = prepare(quiet=False)
         asyncio.run(run_server(settings, host, settings.port if port is None else port, workers))
     except AudioBotError as error:
         _fail(error)
@@ -64,7 +64,7 @@ def serve(
 def talk() -> None:
     """Hold the same dialogue here in the terminal; a digit 1-5 rates the last answer."""
     try:
-        asyncio.run(talk_forever(load_settings(), _language(), sys.stdin))
+        asyncio.run(talk_forever(prepare(quiet=True), _language(), sys.stdin))
     except AudioBotError as error:
         _fail(error)
     except KeyboardInterrupt:
@@ -77,11 +77,11 @@ def import_(
 ) -> None:
     """Import the company's knowledge; it takes the sample's place. Importing again is safe."""
     try:
-        bad = asyncio.run(import_paths(load_settings(), paths, _language()))
+        code = asyncio.run(import_paths(prepare(quiet=True), paths, _language()))
     except AudioBotError as error:
         _fail(error)
-    if bad:
-        raise typer.Exit(1)
+    if code:
+        raise typer.Exit(code)
 
 
 @app.command()
@@ -89,11 +89,13 @@ def export(
     output: Annotated[
         Path | None, typer.Option(help="file to write (else standard output)")
     ] = None,
-    min_rating: Annotated[int, typer.Option(min=1, max=5)] = 4,
+    min_rating: Annotated[
+        int | None, typer.Option(min=1, max=5, help="least rating (else MIN_RATING_THRESHOLD)")
+    ] = None,
 ) -> None:
     """Write well-rated dialogues as JSON lines in OpenAI's chat form."""
     try:
-        asyncio.run(export_dialogues(load_settings(), output, min_rating))
+        asyncio.run(export_dialogues(prepare(quiet=True), output, min_rating, _language()))
     except AudioBotError as error:
         _fail(error)
 
@@ -111,7 +113,7 @@ def migrate_() -> None:
 def doctor() -> None:
     """Say what is installed, reachable and writable, and what to do about the rest."""
     try:
-        checks = asyncio.run(inspect(load_settings(), _language()))
+        checks = asyncio.run(inspect(_language()))
     except AudioBotError as error:
         _fail(error)
     colours = {"ok": "green", "note": "yellow", "bad": "red"}

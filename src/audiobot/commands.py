@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import asyncio
+import errno
 import importlib.metadata
+import io
 import os
 import platform
 import secrets
@@ -11,9 +13,9 @@ import shutil
 import sqlite3
 import sys
 from collections.abc import AsyncIterator
-from contextlib import asynccontextmanager, nullcontext
+from contextlib import asynccontextmanager
 from pathlib import Path
-from typing import Any, Literal, NamedTuple, TextIO
+from typing import Any, BinaryIO, Literal, NamedTuple, TextIO
 from urllib.parse import quote
 
 import httpx2
@@ -21,13 +23,13 @@ from rich.console import Console
 from rich.progress import track
 
 from audiobot import __version__
-from audiobot.answering.knowledge import find_files, read_file, source_name
+from audiobot.answering.knowledge import find_files, read_file, shown, source_name
 from audiobot.domain import Language
-from audiobot.errors import SetupError
+from audiobot.errors import AudioBotError, SetupError
 from audiobot.http.app import create_app
 from audiobot.main import make_language_model, open_services
 from audiobot.messages import sentence
-from audiobot.settings import Settings, unknown_names
+from audiobot.settings import Settings, check_together, load_settings, unknown_names
 from audiobot.storage import trouble
 from audiobot.storage.directory import (
     EPHEMERAL,
@@ -37,6 +39,7 @@ from audiobot.storage.directory import (
 )
 from audiobot.storage.dsn import Dsn, parse_dsn
 from audiobot.storage.upgrading import head, look, upgrade
+from audiobot.telemetry import configure_logging
 
 _LOCAL = "127.0.0.1"
 
@@ -56,22 +59,29 @@ async def door(
     """A client of the server that owns the data directory, or of one within this process.
 
     Either way a command speaks the same HTTP contract as everyone else. One within this process
-    answers questions only if it is told to (``answering``): that costs seconds.
+    answers questions only if it is told to (``answering``): that costs seconds. A server that
+    goes away, even halfway, is a ``SetupError``.
     """
     headers: dict[str, str] = {"Accept-Language": language}
     note = read_server_note(settings.data_dir)
     if note is not None:
         headers["Authorization"] = f"Bearer {note.token}"
-        async with httpx2.AsyncClient(
-            base_url=note.address, headers=headers, timeout=120, trust_env=False
-        ) as client:
-            yield client
+        try:
+            async with httpx2.AsyncClient(
+                base_url=note.address, headers=headers, timeout=120, trust_env=False
+            ) as client:
+                yield client
+        except httpx2.RequestError as error:
+            cause = type(error).__name__
+            raise SetupError("server_away", address=note.address, cause=cause) from error
         return
     token = secrets.token_urlsafe(32)
     opened = open_services(settings, _LOCAL, process_token=token, answering=answering)
     async with opened as services:
         headers["Authorization"] = f"Bearer {token}"
-        transport = httpx2.ASGITransport(app=create_app(services), client=(_LOCAL, 0))
+        transport = httpx2.ASGITransport(
+            app=create_app(services), raise_app_exceptions=False, client=(_LOCAL, 0)
+        )
         async with httpx2.AsyncClient(
             transport=transport, base_url=f"http://{_LOCAL}", headers=headers, timeout=120
         ) as client:
@@ -80,65 +90,154 @@ async def door(
 
 def _checked(response: httpx2.Response) -> dict[str, Any]:
     """The reply's body; an error reply is raised with its own sentence."""
-    body: dict[str, Any] = response.json()
+    try:
+        body: dict[str, Any] = response.json()
+    except ValueError:
+        cause = f"HTTP {response.status_code}"
+        raise SetupError("server_away", address=response.url.host, cause=cause) from None
     if response.is_error:
         raise SetupError("server_said", detail=body.get("detail", response.status_code))
     return body
 
 
+def _told(error: AudioBotError, language: Language) -> str:
+    """An error as one sentence; a server's is told as it came."""
+    return str(error.details.get("detail") or sentence(error.code, language, **error.details))
+
+
+class _Importing:
+    """One import of several files: says what became of each, and goes on after a bad one."""
+
+    def __init__(self, language: Language) -> None:
+        self._language = language
+        self.console = Console(stderr=True, soft_wrap=True)
+        self.bad = self.good = 0
+
+    def say(self, text: str) -> None:
+        """A line for people; a path is never read as markup."""
+        self.console.print(text, markup=False, highlight=False)
+
+    def refuse(self, path: Path, error: AudioBotError) -> None:
+        """Name the file or folder that cannot be imported."""
+        self.bad += 1
+        self.say(f"{shown(path)}: {_told(error, self._language)}")
+
+    def find(self, paths: list[Path]) -> dict[str, Path]:
+        """The files at ``paths`` by the name of their source; no two files share a name."""
+        files: dict[str, Path] = {}
+        for path in paths:
+            try:
+                found = find_files(path)
+            except AudioBotError as error:
+                self.refuse(path, error)
+                continue
+            for file in found:
+                try:
+                    name = source_name(file, path)
+                    if not files.setdefault(name, file).samefile(file):
+                        raise SetupError("source_taken", name=name, first=shown(files[name]))
+                except AudioBotError as error:
+                    self.refuse(file, error)
+        return files
+
+    async def bring(self, client: httpx2.AsyncClient, file: Path, name: str) -> None:
+        """Import one file."""
+        try:
+            response = await client.post(
+                f"/api/knowledge/{quote(name)}",
+                content=read_file(file),
+                headers={"Content-Type": "application/octet-stream"},
+            )
+            body = _checked(response)
+        except AudioBotError as error:
+            self.refuse(file, error)
+            return
+        self.good += 1
+        self.bad += len(body["bad_rows"])
+        changed = "" if body["changed"] else " ="
+        self.say(f"{file.name}: {body['items']}{changed}")
+        if body["changed"] and not body["items"]:
+            self.say(f"{shown(file)}: {sentence('knowledge_withdrawn', self._language)}")
+        for row in body["bad_rows"]:
+            self.say(f"{shown(file)}:{row['line']}: {row['detail']}")
+
+
 async def import_paths(settings: Settings, paths: list[Path], language: Language) -> int:
-    """Import every file at ``paths``, one source each; returns how many rows were left out."""
-    files = [(file, source_name(file, path)) for path in paths for file in find_files(path)]
-    bad = 0
-    console = Console(stderr=True)
-    async with door(settings, language) as client:
-        for file, name in track(files, description="import", console=console, transient=True):
-            body = await _import_file(client, file, name)
-            changed = "" if body["changed"] else " ="
-            console.print(f"{file.name}: {body['items']}{changed}", highlight=False)
-            for row in body["bad_rows"]:
-                console.print(f"{file}:{row['line']}: {row['detail']}", markup=False)
-            bad += len(body["bad_rows"])
-    return bad
+    """Import every file at ``paths``, one source each; returns the exit code.
+
+    0 when all went in, 1 when a row or a file was left out, 2 when no file went in.
+    """
+    importing = _Importing(language)
+    files = importing.find(paths)
+    if files:
+        async with door(settings, language) as client:
+            named = track(
+                files.items(), description="import", console=importing.console, transient=True
+            )
+            for name, file in named:
+                await importing.bring(client, file, name)
+    if not importing.good:
+        return 2
+    return 1 if importing.bad else 0
 
 
-async def _import_file(client: httpx2.AsyncClient, file: Path, name: str) -> dict[str, Any]:
-    response = await client.post(
-        f"/api/knowledge/{quote(name)}",
-        content=read_file(file),
-        headers={"Content-Type": "application/octet-stream"},
-    )
-    return _checked(response)
-
-
-async def export_dialogues(settings: Settings, output: Path | None, min_rating: int) -> None:
+async def export_dialogues(
+    settings: Settings, output: Path | None, min_rating: int | None, language: Language
+) -> None:
     """Stream well-rated dialogues to ``output``, which appears only when it is whole."""
-    partial = output.with_name(output.name + ".part") if output else None
     try:
-        opened = partial.open("wb") if partial else nullcontext(sys.stdout.buffer)
+        if output is None:
+            await _export_to(sys.stdout.buffer, settings, min_rating, language)
+            return
+        partial = _partial(output)
+        with partial.open("wb") as file:
+            try:
+                await _export_to(file, settings, min_rating, language)
+                file.close()
+                partial.replace(output)
+            except BaseException:
+                partial.unlink(missing_ok=True)
+                raise
+    except BrokenPipeError:
+        raise  # whoever reads has enough: no error
     except OSError as error:
-        cause = error.strerror or str(error)
-        raise SetupError("output_unwritable", path=output, cause=cause) from error
-    with opened as file:
-        async with (
-            door(settings, "en") as client,
-            client.stream(
-                "GET",
-                "/api/learning/export",
-                params={"min_rating": min_rating},
-                headers={"Accept": "application/x-ndjson"},
-            ) as response,
-        ):
-            response.raise_for_status()
-            async for chunk in response.aiter_bytes():
-                file.write(chunk)
-    if partial and output:
-        partial.replace(output)
+        path, cause = shown(output or Path("-")), error.strerror or str(error)
+        raise SetupError("output_unwritable", path=path, cause=cause) from error
+
+
+def _partial(output: Path) -> Path:
+    """Where the output is written until it is whole."""
+    if output.is_dir():
+        raise IsADirectoryError(errno.EISDIR, os.strerror(errno.EISDIR))
+    return output.with_name(output.name + ".part")
+
+
+async def _export_to(
+    file: BinaryIO, settings: Settings, min_rating: int | None, language: Language
+) -> None:
+    async with (
+        door(settings, language) as client,
+        client.stream(
+            "GET",
+            "/api/learning/export",
+            params={} if min_rating is None else {"min_rating": min_rating},
+            headers={"Accept": "application/x-ndjson"},
+        ) as response,
+    ):
+        if response.is_error:
+            await response.aread()
+            _checked(response)
+        async for chunk in response.aiter_bytes():
+            file.write(chunk)
+        file.flush()
 
 
 async def talk_forever(settings: Settings, language: Language, lines: TextIO) -> None:
     """Question, answer, question; a lone digit 1-5 rates the last answer."""
     console = Console()
+    if isinstance(lines, io.TextIOWrapper):
+        # What is no UTF-8 is told to the person who typed it, and the dialogue goes on.
+        lines.reconfigure(errors="surrogateescape")
     hint = {
         "ru": "Спрашивайте. Цифра 1-5 — оценка ответа, пустая строка — конец.",
         "en": "Ask away. A digit 1-5 rates the answer, an empty line ends.",
@@ -153,16 +252,20 @@ async def talk_forever(settings: Settings, language: Language, lines: TextIO) ->
             line = (await asyncio.to_thread(lines.readline)).strip()
             if not line:
                 return
-            if last and line in {"1", "2", "3", "4", "5"}:
-                rating = {"log_id": last, "rating": int(line)}
-                response = await client.post("/api/voice/feedback", json=rating)
-                console.print(response.json().get("message") or response.json()["detail"])
+            try:
+                line.encode()
+                if last and line in {"1", "2", "3", "4", "5"}:
+                    rating = {"log_id": last, "rating": int(line)}
+                    body = _checked(await client.post("/api/voice/feedback", json=rating))
+                    console.print(body["message"], markup=False)
+                    continue
+                question = {"message": line, "session_id": session}
+                body = _checked(await client.post("/api/voice/process", json=question))
+            except UnicodeEncodeError:
+                console.print(sentence("input_not_utf8", language), style="red", markup=False)
                 continue
-            question = {"message": line, "session_id": session}
-            response = await client.post("/api/voice/process", json=question)
-            body = response.json()
-            if response.is_error:
-                console.print(body["detail"], style="red", markup=False)
+            except SetupError as error:
+                console.print(_told(error, language), style="red", markup=False)
                 continue
             session, last = body["session_id"], body["log_id"]
             console.print(body["response"], markup=False, highlight=False)
@@ -199,22 +302,31 @@ def _directory_checks(settings: Settings, language: Language) -> list[Check]:
     return checks
 
 
-async def inspect(settings: Settings, language: Language) -> list[Check]:
-    """Everything that the program rests on, one line each."""
-    checks = [
+def _installed(language: Language) -> list[Check]:
+    return [
         Check("ok", "audiobot", __version__),
         Check("ok", "python", f"{platform.python_version()} ({platform.machine()})"),
         Check("ok", "sqlite", sqlite3.sqlite_version),
         _encoder_check(language),
-        *_directory_checks(settings, language),
     ]
+
+
+async def inspect(language: Language) -> list[Check]:
+    """Everything that the program rests on, one line each."""
+    try:
+        settings = load_settings()
+    except SetupError as error:
+        wrong = sentence(error.code, language, **error.details)
+        return [*_installed(language), Check("bad", "settings", wrong)]
+    configure_logging("warning")
+    checks = [*_installed(language), *_directory_checks(settings, language)]
     unknown = sentence("doctor_unknown_setting", language)
     checks.extend(Check("note", name, unknown) for name in unknown_names(os.environ))
     if settings.database_url is None:
         checks.append(Check("note", "PostgreSQL", sentence("doctor_no_database", language)))
     else:
         checks.append(await _database_check(settings.database_url.get_secret_value(), language))
-    if settings.llm_base_url is None:
+    if settings.llm_base_url is None and settings.llm_model is None:
         checks.append(Check("note", "language model", sentence("doctor_no_model", language)))
     else:
         checks.append(await _model_check(settings, language))
@@ -269,9 +381,10 @@ async def migrate(settings: Settings, language: Language) -> str:
 
 
 async def _model_check(settings: Settings, language: Language) -> Check:
-    if not settings.llm_model:
-        text = sentence("setting_invalid", language, name="AUDIOBOT_LLM_MODEL", cause="—")
-        return Check("bad", "language model", text)
+    try:
+        check_together(settings)
+    except SetupError as error:
+        return Check("bad", "language model", _told(error, language))
     model = make_language_model(settings)
     assert model is not None
     try:
@@ -287,7 +400,7 @@ async def _health_check(settings: Settings, language: Language) -> Check:
     try:
         async with door(settings, language) as client:
             body = _checked(await client.get("/api/health"))
-    except (httpx2.HTTPError, SetupError) as error:
-        return Check("bad", "health", type(error).__name__)
+    except SetupError as error:
+        return Check("bad", "health", sentence(error.code, language, **error.details))
     verdict: Literal["ok", "bad"] = "ok" if body["services"]["storage"] else "bad"
     return Check(verdict, "health", f"{body['status']}. {body['storage']['summary']}")

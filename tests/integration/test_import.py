@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -172,6 +173,55 @@ def test_a_path_that_is_not_there_and_another_kind_of_file_are_a_sentence(
         assert "Traceback" not in done.stderr
 
 
+def test_one_wrong_file_among_several_is_named_and_the_others_go_in(
+    owned: Server, tmp_path: Path
+) -> None:
+    (tmp_path / "first.csv").write_text("question,answer\nКто первый?,Первый — Пётр Первый.\n")
+    (tmp_path / "a.pdf").write_bytes(b"%PDF")
+    (tmp_path / "large.md").write_bytes(b"x" * ((8 << 20) + 1))
+    (tmp_path / os.fsdecode(b"\xff.csv")).write_text("question,answer\nA?,B.\n")
+    (tmp_path / "last.csv").write_text("question,answer\nКто последний?,Последний — Иван.\n")
+    names = ("first.csv", "a.pdf", "nothing.csv", "large.md", os.fsdecode(b"\xff.csv"), "last.csv")
+    done = run(owned.data_dir, "import", *(str(tmp_path / name) for name in names))
+    assert done.returncode == 1, done.stderr
+    assert "Traceback" not in done.stderr
+    told = done.stderr.splitlines()
+    for name in ("a.pdf", "nothing.csv", "large.md", "?.csv"):
+        assert [line for line in told if line.startswith(f"{tmp_path / name}: ")], done.stderr
+    assert owned.ask("Кто первый?")["response"] == "Первый — Пётр Первый."
+    assert owned.ask("Кто последний?")["response"] == "Последний — Иван."
+
+
+def test_two_files_of_one_name_in_one_import_never_take_each_others_place(
+    owned: Server, tmp_path: Path
+) -> None:
+    for folder, animal in (("a", "Барсик"), ("b", "Полкан")):
+        (tmp_path / folder).mkdir()
+        text = f"question,answer\nКто живёт в доме {folder}?,Там живёт {animal}.\n"
+        (tmp_path / folder / "same.csv").write_text(text)
+    first, second = tmp_path / "a" / "same.csv", tmp_path / "b" / "same.csv"
+    # The first one once more, through its folder, is the same file and no clash.
+    done = run(owned.data_dir, "import", *map(str, (first, tmp_path / "a", second)))
+    assert done.returncode == 1
+    refused = [line for line in done.stderr.splitlines() if line.startswith(f"{tmp_path}")]
+    assert len(refused) == 1
+    assert refused[0].startswith(f"{second}: ")
+    assert str(first) in refused[0]
+    assert owned.ask("Кто живёт в доме a?")["response"] == "Там живёт Барсик."
+
+
+def test_a_table_whose_rows_are_all_gone_is_withdrawn_by_importing_it(
+    owned: Server, tmp_path: Path
+) -> None:
+    file = tmp_path / "gone.csv"
+    file.write_text("question,answer\nГде наш зонтик?,Зонтик висит в прихожей.\n")
+    command(owned.data_dir, file)
+    assert owned.ask("Где наш зонтик?")["response"] == "Зонтик висит в прихожей."
+    file.write_text("question,answer\n")
+    assert "counts no more" in command(owned.data_dir, file)
+    assert owned.ask("Где наш зонтик?")["response"] != "Зонтик висит в прихожей."
+
+
 def test_offline_a_folder_is_imported_whole_and_again_without_a_change(tmp_path: Path) -> None:
     data, folder = tmp_path / "data", tmp_path / "knowledge"
     for name, animal in (("one", "Барсик"), ("two", "Полкан")):
@@ -200,6 +250,46 @@ def test_knowledge_none_leaves_small_talk_and_hands_all_else_over(tmp_path: Path
         for question in (SAMPLE, "How much does entrance cleaning cost?", "да"):
             assert server.ask(question)["outcome"] == "handed_over"
         assert server.health()["status"] == "healthy"
+        server.kill()
+
+
+def test_knowledge_none_ignores_what_was_imported_before_and_takes_what_comes_then(
+    tmp_path: Path,
+) -> None:
+    (tmp_path / "ours.csv").write_text(CSV)
+    command(tmp_path / "data", tmp_path / "ours.csv")
+    with serving(tmp_path / "data", AUDIOBOT_KNOWLEDGE="none") as server:
+        server.wait_for_meaning()
+        for question in (OURS, SAMPLE):
+            assert server.ask(question)["outcome"] == "handed_over"
+        assert bring(server, "ours.csv", CSV)["changed"] is True
+        assert server.ask(OURS)["response"] == "Кота директора зовут Барсик."
+        server.kill()
+
+
+def test_a_file_that_is_gone_from_the_folder_is_withdrawn_at_the_next_start(tmp_path: Path) -> None:
+    folder = tmp_path / "knowledge"
+    folder.mkdir()
+    (folder / "cat.csv").write_text(CSV)
+    (folder / "dog.csv").write_text(
+        "question,answer\nГде живёт пёс Полкан?,Полкан живёт в будке.\n"
+    )
+    setting = {"AUDIOBOT_KNOWLEDGE": str(folder)}
+    with serving(tmp_path / "data", **setting) as server:
+        server.wait_for_meaning()
+        assert server.ask(OURS)["outcome"] == "answered"
+        server.kill()
+    (folder / "cat.csv").unlink()
+    with serving(tmp_path / "data", **setting) as server:
+        server.wait_for_meaning()
+        assert server.ask(OURS)["response"] != "Кота директора зовут Барсик."
+        assert "knowledge withdrawn" in server.log
+        server.kill()
+    (folder / "dog.csv").write_text("question,answer\n")
+    with serving(tmp_path / "data", **setting) as server:
+        server.wait_for_meaning()
+        for question in ("Где живёт пёс Полкан?", SAMPLE):
+            assert server.ask(question)["outcome"] == "handed_over"
         server.kill()
 
 
