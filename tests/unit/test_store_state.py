@@ -126,7 +126,7 @@ class StoreAndModel(RuleBasedStateMachine):
     def replace_knowledge(self, name: str, titles: list[str]) -> None:
         items = [KnowledgeItem(item_id=t, title=t, answer=t) for t in titles]
         changed = self.runner.run(self.store.replace_knowledge(name, items))
-        assert changed == (self.knowledge.get(name) != titles)
+        assert changed == (self.knowledge.get(name, []) != titles)
         self.knowledge[name] = titles
 
     @rule()
