@@ -104,7 +104,7 @@ def export(
 def migrate_() -> None:
     """Bring the database in DATABASE_URL to today's schema (``serve`` does so by itself)."""
     try:
-        typer.echo(asyncio.run(migrate(load_settings(), _language())))
+        typer.echo(asyncio.run(migrate(prepare(quiet=True), _language())))
     except AudioBotError as error:
         _fail(error)
 
