@@ -55,7 +55,7 @@ def serve(
     """Serve the API and the talk page."""
     try:
         settings = prepare(quiet=False)
-        asyncio.run(run_server(settings, host, settings.port if port is None else port, workers))
+        run_server(settings, host, settings.port if port is None else port, workers)
     except AudioBotError as error:
         _fail(error)
 

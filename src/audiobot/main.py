@@ -20,10 +20,12 @@ from typing import TYPE_CHECKING, Final
 
 import psutil
 import uvicorn
+from pydantic import SecretStr
 
 from audiobot import __version__
 from audiobot.answering.answer import KnowledgeAnswerer
 from audiobot.answering.embedding import EmbeddingService, shipped_vectors
+from audiobot.answering.following import follow
 from audiobot.answering.knowledge import Importer, sample_items
 from audiobot.answering.ranking import load_weights
 from audiobot.answering.sources import EmptyStart, StartingKnowledge
@@ -41,6 +43,7 @@ from audiobot.storage.dsn import parse_dsn
 from audiobot.storage.journal import replace_file
 from audiobot.storage.modes import Switched
 from audiobot.telemetry import Metrics, configure_logging, get_logger
+from audiobot.workers import run_workers
 
 if TYPE_CHECKING:
     from audiobot.answering.language_model import OpenAICompatibleModel
@@ -68,11 +71,18 @@ class Core:
 
 
 @asynccontextmanager
-async def open_core(settings: Settings, *, answering: bool = True) -> AsyncIterator[Core]:
+async def open_core(
+    settings: Settings,
+    *,
+    answering: bool = True,
+    directory: DataDirectory | None = None,
+    slot: int = 0,
+) -> AsyncIterator[Core]:
     """Everything but HTTP, opened on the data directory and closed in order.
 
     The encoder loads in the background, and the knowledge that is set comes in, unless nothing
-    will be asked (``answering``).
+    will be asked (``answering``). A worker among several is given the ``directory`` that its
+    parent owns, and works in a ``slot`` of it.
     """
     dsn = parse_dsn(settings.database_url.get_secret_value()) if settings.database_url else None
     if dsn is not None:
@@ -80,18 +90,17 @@ async def open_core(settings: Settings, *, answering: bool = True) -> AsyncItera
             log.warning("unknown parameter of DATABASE_URL left out", name=name)
         log.info("PostgreSQL is configured", server=dsn.shown)
     async with AsyncExitStack() as stack:
-        directory = DataDirectory(settings.data_dir)
-        stack.callback(directory.release)
-        if directory.open_to_others:
-            log.warning("others can read the data directory: chmod 700", path=str(directory.path))
-        secret = settings.secret.get_secret_value() if settings.secret else None
-        keys = KeySet(directory.path / "keys.json", secret)
+        if directory is None:
+            directory = own_directory(settings)
+            stack.callback(directory.release)
+        keys = KeySet(directory.path / "keys.json", _revealed(settings.secret))
         store = StorageAdapter(
             directory,
             DialogueIds(keys.ids),
             dsn=dsn,
             keys=keys,
             max_conversations=settings.max_conversations,
+            slot=slot,
             tell=_log_switch,
         )
         await asyncio.to_thread(
@@ -123,11 +132,15 @@ async def open_core(settings: Settings, *, answering: bool = True) -> AsyncItera
             for imported in await started.bring(Path(settings.knowledge)):
                 _log_import(imported)
         if answering:
-            loading = asyncio.create_task(_load(answerer), name="load")
+            loading = asyncio.create_task(_load(store, answerer), name="load")
             stack.push_async_callback(_cancel, loading)
         conversation = ConversationService(store, answerer)
         stack.push_async_callback(conversation.settle)
         yield Core(store, answerer, embedding, conversation, importer, keys, directory)
+
+
+def _revealed(secret: SecretStr | None) -> str | None:
+    return secret.get_secret_value() if secret else None
 
 
 def _log_switch(switched: Switched, backlog: int) -> None:
@@ -163,8 +176,20 @@ def _log_import(imported: Imported) -> None:
         log.warning("row left out", source=imported.source, line=row.line, reason=row.code)
 
 
-async def _load(answerer: KnowledgeAnswerer) -> None:
-    """Load encoder, knowledge and dialogues; without them the n-grams go on answering."""
+def own_directory(settings: Settings) -> DataDirectory:
+    """The data directory, ours until it is released."""
+    directory = DataDirectory(settings.data_dir)
+    if directory.open_to_others:
+        log.warning("others can read the data directory: chmod 700", path=str(directory.path))
+    return directory
+
+
+async def _load(store: StorageAdapter, answerer: KnowledgeAnswerer) -> None:
+    """Load encoder, knowledge and dialogues; then hear what other processes learn.
+
+    Without them the n-grams go on answering.
+    """
+    complete = store.status().complete
     told = time.monotonic()
 
     def progress(done: int, total: int) -> None:
@@ -181,6 +206,7 @@ async def _load(answerer: KnowledgeAnswerer) -> None:
         )
     else:
         log.info("ready to answer by meaning")
+        await follow(store, answerer, alone=complete)
 
 
 async def _cancel(task: asyncio.Task[None]) -> None:
@@ -215,6 +241,8 @@ async def open_services(
     process_token: str,
     port: int | None = None,
     answering: bool = True,
+    directory: DataDirectory | None = None,
+    slot: int = 0,
 ) -> AsyncIterator[Services]:
     """A whole AudioBot, short of listening.
 
@@ -222,8 +250,10 @@ async def open_services(
     ``port``, a note in the data directory tells commands on this machine where to knock.
     """
     async with AsyncExitStack() as stack:
-        core = await stack.enter_async_context(open_core(settings, answering=answering))
-        if port is not None:
+        core = await stack.enter_async_context(
+            open_core(settings, answering=answering, directory=directory, slot=slot)
+        )
+        if port is not None and directory is None:
             core.directory.announce(_address(host, port), process_token)
         loopback = is_loopback(host)
         token = settings.operator_token.get_secret_value() if settings.operator_token else None
@@ -315,34 +345,58 @@ def prepare(*, quiet: bool) -> Settings:
     return settings
 
 
-async def serve(settings: Settings, host: str, port: int, workers: int = 1) -> None:
+def serve(settings: Settings, host: str, port: int, workers: int = 1) -> None:
     """Serve until SIGTERM or SIGINT: then stop accepting, finish requests, close the journal."""
-    if workers > 1:
+    if workers > 1 and settings.database_url is None:
         raise SetupError("workers_need_database")
-    listener = listen(host, port)
-    with contextlib.closing(listener):
-        opened = open_services(
-            settings,
-            host,
-            process_token=secrets.token_urlsafe(32),
-            port=listener.getsockname()[1],
-        )
-        async with opened as services:
-            config = uvicorn.Config(
-                create_app(services),
-                log_config=None,
-                access_log=False,
-                server_header=False,
-                lifespan="off",
-                proxy_headers=False,
-                timeout_graceful_shutdown=GRACE_SECONDS,
-                h11_max_incomplete_event_size=64 << 10,
+    token = secrets.token_urlsafe(32)
+    with contextlib.closing(listen(host, port)) as listener:
+        if workers == 1:
+            asyncio.run(_serve(settings, host, listener, token))
+            return
+        directory = own_directory(settings)
+        try:
+            # Made once, before there are several who would make them.
+            KeySet(directory.path / "keys.json", _revealed(settings.secret))
+            if settings.operator_token is None and not is_loopback(host):
+                _kept_token(directory.path / "operator-token")
+            directory.announce(_address(host, listener.getsockname()[1]), token)
+            run_workers(
+                workers,
+                lambda slot: asyncio.run(_serve(settings, host, listener, token, directory, slot)),
             )
-            # uvicorn raises the signal that stopped it once more after serving; the second
-            # one must find us closing the journal, not dead.
-            for received in (signal.SIGTERM, signal.SIGINT):
-                signal.signal(received, lambda *_: None)
-            host_and_port = f"{host}:{listener.getsockname()[1]}"
-            log.info("serving", address=host_and_port, version=__version__)
-            await uvicorn.Server(config).serve(sockets=[listener])
-        log.info("stopped", journal="synced")
+        finally:
+            directory.release()
+
+
+async def _serve(
+    settings: Settings,
+    host: str,
+    listener: socket.socket,
+    process_token: str,
+    directory: DataDirectory | None = None,
+    slot: int = 0,
+) -> None:
+    """One process's share of serving."""
+    port = listener.getsockname()[1]
+    opened = open_services(
+        settings, host, process_token=process_token, port=port, directory=directory, slot=slot
+    )
+    async with opened as services:
+        config = uvicorn.Config(
+            create_app(services),
+            log_config=None,
+            access_log=False,
+            server_header=False,
+            lifespan="off",
+            proxy_headers=False,
+            timeout_graceful_shutdown=GRACE_SECONDS,
+            h11_max_incomplete_event_size=64 << 10,
+        )
+        # uvicorn raises the signal that stopped it once more after serving; the second
+        # one must find us closing the journal, not dead.
+        for received in (signal.SIGTERM, signal.SIGINT):
+            signal.signal(received, lambda *_: None)
+        log.info("serving", address=f"{host}:{port}", version=__version__)
+        await uvicorn.Server(config).serve(sockets=[listener])
+    log.info("stopped", journal="synced")

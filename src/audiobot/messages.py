@@ -178,6 +178,10 @@ _SENTENCES: Final[dict[str, tuple[str, str]]] = {
         "The data directory {path} belongs to another running AudioBot ({owner}). Stop it or "
         "name another in AUDIOBOT_DATA_DIR.",
     ),
+    "slot_in_use": (
+        "Журнал {path} занят другим процессом AudioBot: остановите его.",
+        "The journal {path} belongs to another AudioBot process: stop it.",
+    ),
     "port_in_use": (
         "Адрес {host}:{port} занять нельзя ({cause}). Выберите другой порт: --port или PORT.",
         "The address {host}:{port} cannot be bound ({cause}). Choose another: --port or PORT.",

@@ -6,6 +6,7 @@ Each sentence below is a promise that the conformance suite tests on every imple
 from __future__ import annotations
 
 from collections.abc import AsyncIterator, Sequence
+from datetime import datetime
 from typing import Protocol
 from uuid import UUID
 
@@ -126,9 +127,36 @@ class Store(Protocol):
         """Every source that holds items, by name."""
         ...
 
+    async def changes(self, since: ChangeMark | None) -> Changes:
+        """What any process changed after ``since``; some of it may be told twice, none is missed.
+
+        With None, from now on. Nothing is told while the home that processes share is away.
+        """
+        ...
+
     def status(self) -> StorageStatus:
         """Where dialogues lie right now and whether more are accepted; never blocks."""
         ...
+
+
+class ChangeMark(msgspec.Struct, frozen=True):
+    """How far a listener has heard: opaque to it."""
+
+    at: datetime | None = None
+    seen: frozenset[UUID] = frozenset()
+    knowledge: str = ""
+
+
+class Changes(msgspec.Struct, frozen=True, kw_only=True):
+    """Dialogues that were rated, and whether knowledge changed, since a mark.
+
+    ``reload``: the shared home is heard of for the first time, all that it holds may be new.
+    """
+
+    mark: ChangeMark
+    rated: tuple[UUID, ...] = ()
+    knowledge: bool = False
+    reload: bool = False
 
 
 class Encoder(Protocol):

@@ -148,6 +148,12 @@ class KnowledgeAnswerer:
         if self._recall is not None:
             await self._load_knowledge()
 
+    async def reload(self) -> None:
+        """Take up knowledge and dialogues anew: the store holds more than it did."""
+        if self._recall is not None:
+            await self._load_knowledge()
+            await self._load_dialogues()
+
     async def _load_knowledge(
         self, progress: Callable[[int, int], None] = lambda done, total: None
     ) -> None:
@@ -197,7 +203,7 @@ class KnowledgeAnswerer:
                 batch.clear()
 
         async for conversation in self._store.get_rated_conversations(
-            self._min_rating, answered=True
+            self._min_rating, answered=True, newest=recall.limit
         ):
             batch.append((_exemplar(conversation), await self._vector_of(conversation)))
             if len(batch) >= _LOAD_BATCH:

@@ -45,7 +45,7 @@ from audiobot.errors import (
     StorageUnavailable,
     UnknownDialogue,
 )
-from audiobot.ports import Reply
+from audiobot.ports import ChangeMark, Changes, Reply
 from audiobot.storage.directory import DataDirectory, DialogueIds, KeySet
 from audiobot.storage.dsn import Dsn
 from audiobot.storage.journal import replace_file
@@ -61,6 +61,7 @@ from audiobot.storage.operations import (
     clock_version,
 )
 from audiobot.storage.postgres import PostgresStore
+from audiobot.storage.replay import adopt
 from audiobot.storage.switch import Switch
 from audiobot.storage.tally import Tally, effect_of
 from audiobot.storage.trouble import DatabaseTrouble, DataRefused
@@ -68,6 +69,8 @@ from audiobot.storage.trouble import DatabaseTrouble, DataRefused
 _MAX_RATER: Final = 64
 _MAX_NAME: Final = 200
 _RECENT_KEYS: Final = 10_000
+_OWN_RATINGS: Final = 20_000
+"""Ratings of this process that it need not hear of again."""
 _DRAIN_SECONDS: Final = 5.0
 
 
@@ -110,13 +113,14 @@ class StorageAdapter:
         keys: KeySet | None = None,
         max_conversations: int = MAX_CONVERSATIONS,
         max_bytes: int = MAX_BYTES,
+        slot: int = 0,
         tell: Callable[[Switched, int], None] = lambda switched, backlog: None,
     ) -> None:
         self.in_memory_storage = SafeInMemoryStorage(max_conversations, max_bytes)
         self._directory = directory
         self._ids = ids
         self._keys = keys
-        self._local = LocalStore(directory, self.in_memory_storage, self._journaled)
+        self._local = LocalStore(directory, self.in_memory_storage, self._journaled, slot=slot)
         self._tally = Tally(_nothing())
         self._tell = tell
         self._state = (
@@ -131,6 +135,7 @@ class StorageAdapter:
         self._keys_known = dsn is None
         self._adopted = False
         self._knowledge: list[KnowledgeSource] = []
+        self._own: OrderedDict[UUID, None] = OrderedDict()
         self._recent_keys: OrderedDict[bytes, tuple[bytes, Committed]] = OrderedDict()
 
     # -- life ------------------------------------------------------------------------------
@@ -195,6 +200,10 @@ class StorageAdapter:
         self._tally.wrote(operation, effect, journaled=False)
         if committed.rating is None:  # else only PostgreSQL has both
             self.in_memory_storage.apply(operation)
+        if isinstance(operation, RateConversation):
+            self._own[operation.op_id] = None
+            while len(self._own) > _OWN_RATINGS:
+                self._own.popitem(last=False)
         key = None if isinstance(operation, ReplaceKnowledge) else operation.idempotency
         if key is not None:
             # In an outage PostgreSQL cannot say which keys were used; this process can.
@@ -227,6 +236,7 @@ class StorageAdapter:
         await self._postgres.keep_house()
         self._conflicts, self._orphans = await self._postgres.findings()
         await self._snapshot()
+        await adopt(self._directory.path / "journal", self._local.slot, self._postgres)
 
     async def _snapshot(self) -> None:
         """Keep PostgreSQL's totals and knowledge for the time when it cannot be asked."""
@@ -441,7 +451,7 @@ class StorageAdapter:
     @property
     def _overlaid(self) -> bool:
         """True while the journal may hold what PostgreSQL does not."""
-        return self._postgres is None or self._state.mode != "postgres"
+        return self._home is None or self._local.backlog > 0
 
     async def get_stats(self) -> Stats:
         """Totals; see the port."""
@@ -450,7 +460,7 @@ class StorageAdapter:
         home = self._home
         if home is not None:
             try:
-                if self._state.mode == "postgres":
+                if not self._overlaid:
                     return (await home.stats())[0]
                 async with self._tally.lock:
                     return self._tally.overlaid(*await home.stats(self._tally.doubtful.values()))
@@ -495,6 +505,21 @@ class StorageAdapter:
                 self._met(trouble)
         newest = sorted({c.log_id: c for c in found}.values(), key=lambda c: c.created_at)
         return newest[::-1][:most]
+
+    async def changes(self, since: ChangeMark | None) -> Changes:
+        """What other processes changed; see the port."""
+        mark = since or ChangeMark()
+        home = self._home
+        if home is None:
+            return Changes(mark=mark)
+        try:
+            mark, ratings, knowledge = await home.changes(mark)
+        except DatabaseTrouble as trouble:
+            self._met(trouble)
+            return Changes(mark=mark)
+        rated = {log_id for op_id, log_id in ratings.items() if op_id not in self._own}
+        reload = since is None or since.at is None
+        return Changes(mark=mark, rated=tuple(rated), knowledge=knowledge, reload=reload)
 
     async def get_knowledge(self) -> list[KnowledgeSource]:
         """Every source; see the port."""

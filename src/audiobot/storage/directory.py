@@ -130,6 +130,21 @@ def read_server_note(path: Path) -> ServerNote | None:
     return note if owned and here else None
 
 
+def lock_slot(slot: Path, seconds: float = 0.0) -> int | None:
+    """Own one journal's directory: the descriptor that holds its lock, None if another has it.
+
+    The kernel drops the lock with the process; it is tried again for ``seconds``.
+    """
+    fd = os.open(slot / _LOCK, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
+    deadline = time.monotonic() + seconds
+    while not _flock(fd, fcntl.LOCK_EX):
+        if time.monotonic() >= deadline:
+            os.close(fd)
+            return None
+        time.sleep(_LOCK_PAUSE_SECONDS)
+    return fd
+
+
 def _flock(fd: int, kind: int) -> bool:
     """Take the lock if it is free."""
     try:

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import os
 import sqlite3
 import time
 from collections.abc import AsyncIterator, Callable, Iterator
@@ -29,10 +30,10 @@ from audiobot.errors import (
     Unavailable,
 )
 from audiobot.storage.batching import GroupCommit
-from audiobot.storage.directory import LEAST_FREE_BYTES, DataDirectory
+from audiobot.storage.directory import LEAST_FREE_BYTES, DataDirectory, lock_slot
 from audiobot.storage.frames import MAX_PAYLOAD, Gap
 from audiobot.storage.index import Index, Row
-from audiobot.storage.journal import DamagedRecord, Entry, Journal, Position, replace_file
+from audiobot.storage.journal import DamagedRecord, Entry, Journal, Position
 from audiobot.storage.memory import SafeInMemoryStorage
 from audiobot.storage.operations import (
     AddConversation,
@@ -50,6 +51,8 @@ _T = TypeVar("_T")
 _CATCH_UP_BATCH: Final = 2_000
 _REBUILD_BYTES: Final = 64 << 20
 _PAGE: Final = 256
+_SLOT_SECONDS: Final = 10.0
+"""How long a slot is waited for: someone may be carrying its dead owner's records over."""
 _MARK_SECONDS: Final = 0.5
 _VERIFY_PAUSE_SECONDS: Final = 0.2
 
@@ -103,6 +106,7 @@ class LocalStore:
         self.slot = slot
         self.memory = memory
         self._unreadable: set[Position] = set()
+        self._lock: int | None = None
         self.refusal: Unavailable | None = None
         self.conflicts = 0
         self.orphans = 0
@@ -129,8 +133,11 @@ class LocalStore:
     def open(self, progress: Callable[[int], None] = lambda done: None) -> None:
         """Verify, mend, catch up and fill memory; ``progress`` hears of records applied."""
         slot = self._directory.path / "journal" / str(self.slot)
-        slot.mkdir(parents=True, exist_ok=True)
         try:
+            slot.mkdir(parents=True, exist_ok=True)
+            self._lock = lock_slot(slot, seconds=_SLOT_SECONDS)
+            if self._lock is None:
+                raise SetupError("slot_in_use", path=slot)
             self.index = Index(slot / "index.sqlite")
             self.journal = Journal(slot, promised=self.index.meta("applied"))
             if not self.index.sealed and self.journal.size() <= _REBUILD_BYTES:
@@ -277,17 +284,6 @@ class LocalStore:
             # Lost, it costs a replay that changes nothing.
             self.index.note("replayed", self.replayed)
 
-    async def set_aside(self, operations: list[Operation]) -> None:
-        """Keep what PostgreSQL refuses for good in a file of its own, never deleted."""
-
-        def write() -> None:
-            self.journal.aside.mkdir(exist_ok=True)
-            for operation in operations:
-                path = self.journal.aside / f"refused-{operation.op_id}.msgpack"
-                replace_file(path, encode(operation))
-
-        await self._in(self._commit_thread, write)
-
     async def forget_carried(self) -> bool:
         """Remove the records if every one was carried; returns whether that is so."""
         return await self._in(self._commit_thread, self._forget_carried)
@@ -311,6 +307,8 @@ class LocalStore:
     def _close_files(self) -> None:
         self.journal.close()
         self.index.close()
+        if self._lock is not None:
+            os.close(self._lock)
 
     async def _in(self, executor: ThreadPoolExecutor, work: Callable[[], _T]) -> _T:
         return await asyncio.get_running_loop().run_in_executor(executor, work)

@@ -35,6 +35,7 @@ from audiobot.domain import (
     utc_now,
 )
 from audiobot.errors import IdempotencyMismatch, InvalidValue
+from audiobot.ports import ChangeMark
 from audiobot.storage import statements as sql
 from audiobot.storage import trouble
 from audiobot.storage.batching import GroupCommit
@@ -63,6 +64,8 @@ _PAGE: Final = 256
 _LOCK_SPACE: Final = 0x61756469
 _LOCKS: Final = 1_024
 _FOLD_ABOVE: Final = 2_000
+_OVERLAP: Final = timedelta(seconds=8)
+"""A rating is dated before its transaction commits: what is heard is heard again for so long."""
 _DAY: Final = timedelta(hours=24)
 Version = tuple[int, bytes]
 """A rating's version with its ``op_id``, which breaks ties."""
@@ -110,6 +113,7 @@ class PostgresStore:
         )
         self._commits = GroupCommit(self._commit_batch, follow, most=_BATCH)
         self._abandoned: set[asyncio.Task[Any]] = set()
+        self._waiting: set[asyncio.Future[DatabaseTrouble]] = set()
 
     def start(self) -> None:
         """Begin to commit."""
@@ -125,6 +129,10 @@ class PostgresStore:
     def interrupt(self, trouble: DatabaseTrouble) -> None:
         """Let nobody wait for PostgreSQL any longer: the circuit has opened."""
         self._commits.interrupt(trouble)
+        waiting, self._waiting = self._waiting, set()
+        for future in waiting:
+            if not future.done():
+                future.set_result(trouble)
 
     @property
     def pause(self) -> asyncio.Lock:
@@ -153,17 +161,22 @@ class PostgresStore:
                     return await work(connection)
 
         task = asyncio.create_task(whole(), name="postgres")
+        interrupted: asyncio.Future[DatabaseTrouble] = asyncio.get_running_loop().create_future()
+        self._waiting.add(interrupted)
         try:
-            await asyncio.wait({task}, timeout=seconds)
+            either: set[asyncio.Future[Any]] = {task, interrupted}
+            await asyncio.wait(either, timeout=seconds, return_when=asyncio.FIRST_COMPLETED)
         except asyncio.CancelledError:
             # Its caller hung up: let it end by itself, but not for ever.
             self._leave(task)
             asyncio.get_running_loop().call_later(seconds, self._cut, task, held)
             raise
+        finally:
+            self._waiting.discard(interrupted)
         if not task.done():
             self._leave(task)
             self._cut(task, held)
-            raise DatabaseTrouble("timeout")
+            raise interrupted.result() if interrupted.done() else DatabaseTrouble("timeout")
         try:
             return task.result()
         except (msgspec.MsgspecError, InvalidValue, IdempotencyMismatch):
@@ -231,7 +244,7 @@ class PostgresStore:
             return await self._commit_part(part[:half]) | await self._commit_part(part[half:])
 
     async def replay(
-        self, operations: list[Operation], journal: UUID, sequence: int, seconds: float = 10.0
+        self, operations: list[Operation], journal: UUID, sequence: int, seconds: float = 5.0
     ) -> None:
         """Take in what a journal holds up to ``sequence``; any number of times, to one effect.
 
@@ -316,10 +329,10 @@ class PostgresStore:
             for o in doubtful
         ]
         values: dict[str, object] = {"since": now - _DAY}
+        statement = sql.STATS
         if asked:
-            rows = await self._read(sql.STATS_AND_PRESENT, {**values, "doubtful": _json(asked)})
-        else:
-            rows = await self._read(sql.STATS, values)
+            statement, values["doubtful"] = sql.STATS_AND_PRESENT, _json(asked)
+        rows = await self._read(statement, values, self.write_seconds)
         present = {UUID(row[0]) for row in rows if row[1] == -1}
         return stats_of([row for row in rows if row[1] != -1], now), present
 
@@ -381,6 +394,15 @@ class PostgresStore:
             )
             for name, items, at in rows
         ]
+
+    async def changes(self, mark: ChangeMark) -> tuple[ChangeMark, dict[UUID, UUID], bool]:
+        """The next mark, ratings (``op_id`` → dialogue) since, and whether knowledge changed."""
+        rows = await self._read(sql.CHANGES, {"since": mark.at, "overlap": _OVERLAP})
+        at, knowledge = rows[0].now, rows[0].knowledge
+        rated = {row.op_id: row.log_id for row in rows if row.op_id is not None}
+        new = {op_id: log_id for op_id, log_id in rated.items() if op_id not in mark.seen}
+        changed = mark.at is not None and knowledge != mark.knowledge
+        return ChangeMark(at, frozenset(rated), knowledge), new, changed
 
     async def findings(self) -> tuple[int, int]:
         """How many dialogues came under a taken id, and how many ratings have no dialogue."""

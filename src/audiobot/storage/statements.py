@@ -306,6 +306,16 @@ SOURCES: Final = text(
     " WHERE items <> '[]'::jsonb ORDER BY name COLLATE \"C\""
 )
 
+CHANGES: Final = text(
+    """
+    SELECT now() AS now, coalesce((SELECT string_agg(name || ' ' || version, ',' ORDER BY name)
+        FROM knowledge_sources), '') AS knowledge, op_id, log_id
+    FROM (VALUES (1)) AS once (one) LEFT JOIN voice_ratings
+        ON received_at > cast(:since AS timestamptz) - cast(:overlap AS interval)
+    """
+)
+"""What any process wrote since: one row at least, for the clock and the knowledge's versions."""
+
 FINDINGS: Final = text(
     "SELECT (SELECT count(*) FROM voice_conflicts),"
     " (SELECT count(DISTINCT log_id) FROM voice_ratings WHERE NOT joined)"

@@ -18,10 +18,10 @@ from audiobot.errors import SetupError
 from audiobot.storage.circuit import AT_ONCE, Circuit
 from audiobot.storage.local import LocalStore
 from audiobot.storage.modes import ModeState
-from audiobot.storage.operations import Operation
 from audiobot.storage.postgres import PostgresStore
+from audiobot.storage.replay import replay
 from audiobot.storage.tally import Tally
-from audiobot.storage.trouble import DatabaseTrouble, DataRefused, Reason
+from audiobot.storage.trouble import DatabaseTrouble, Reason
 from audiobot.storage.trouble import of as trouble_of
 from audiobot.storage.upgrading import head, upgrade
 
@@ -104,9 +104,9 @@ class Switch:
             self._suspicion.set()
 
     def journaled(self) -> None:
-        """A write went to the journal although PostgreSQL is in charge."""
-        if self._state.happen("journaled", "late"):
-            self._recovering.set()
+        """A write went to the journal; the next heartbeat tells why, and what follows."""
+        if self._state.mode == "postgres":
+            self._suspicion.set()
 
     def _open(self, reason: Reason) -> None:
         self.database_ok = False
@@ -125,7 +125,10 @@ class Switch:
                 reason = await self._beat() and await self._beat()
                 if reason is not None:
                     self._open(reason)
-                elif _now() - house_at >= HOUSE_SECONDS:
+                    continue
+                if self._local.backlog and self._state.happen("journaled", "late"):
+                    self._recovering.set()
+                if _now() - house_at >= HOUSE_SECONDS:
                     house_at = _now()
                     with contextlib.suppress(DatabaseTrouble):
                         await self._keep_house()
@@ -202,7 +205,10 @@ class Switch:
             return await self._local.forget_carried()
         started = _now()
         async with self._tally.lock:
-            await self._replay(operations, last)
+            replayed = self._local.replayed
+            self.refused += await replay(
+                self._postgres, self._local.journal, operations, (replayed, last)
+            )
             self._tally.carried(operations)
         await self._local.carried(last)
         if _now() - started > SLOW_BATCH_SECONDS:
@@ -210,20 +216,6 @@ class Switch:
         elif self._batch < BATCH:
             self._batch = min(BATCH, self._batch * 2)
         return False
-
-    async def _replay(self, operations: list[Operation], last: int) -> None:
-        """Hand a batch over; what PostgreSQL will never take is set aside, by itself."""
-        try:
-            await self._postgres.replay(operations, self._local.journal.identity, last)
-        except DataRefused:
-            if len(operations) <= 1:
-                await self._local.set_aside(operations)
-                self.refused += len(operations)
-                await self._postgres.replay([], self._local.journal.identity, last)
-                return
-            half = len(operations) // 2
-            await self._replay(operations[:half], self._local.replayed)
-            await self._replay(operations[half:], last)
 
 
 def _now() -> float:

@@ -1,0 +1,48 @@
+"""Hearing what other processes learned: their ratings and imports count here within a second."""
+
+from __future__ import annotations
+
+import asyncio
+from typing import Final, Protocol
+from uuid import UUID
+
+from audiobot.errors import Unavailable
+from audiobot.ports import ChangeMark, Store
+
+LISTEN_SECONDS: Final = 0.5
+
+
+class Learner(Protocol):
+    """Who takes notice: the answerer."""
+
+    async def learn(self, log_id: UUID) -> None:
+        """A dialogue was rated."""
+        ...
+
+    async def refresh(self) -> None:
+        """Knowledge changed."""
+        ...
+
+    async def reload(self) -> None:
+        """Everything may have changed."""
+        ...
+
+
+async def follow(store: Store, learner: Learner, *, alone: bool) -> None:
+    """Listen for ever; ``alone`` when a start found all there is, so nothing is loaded again."""
+    mark: ChangeMark | None = None
+    while True:
+        await asyncio.sleep(LISTEN_SECONDS)
+        heard = await store.changes(mark)
+        if heard.mark.at is None:
+            continue
+        try:
+            if heard.reload and not alone:
+                await learner.reload()
+            if heard.knowledge:
+                await learner.refresh()
+            for log_id in heard.rated:
+                await learner.learn(log_id)
+        except Unavailable:
+            continue  # the mark stays: it is heard again
+        mark = heard.mark

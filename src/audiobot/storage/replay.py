@@ -1,0 +1,117 @@
+"""Carrying a journal into PostgreSQL: one's own, and those of processes that died."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import os
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Final
+
+import msgspec
+
+from audiobot.storage.directory import lock_slot
+from audiobot.storage.frames import HEADER
+from audiobot.storage.journal import Entry, Journal, replace_file
+from audiobot.storage.operations import Operation, decode, encode
+from audiobot.storage.postgres import PostgresStore
+from audiobot.storage.trouble import DataRefused
+
+_BATCH: Final = 200
+
+
+async def replay(
+    postgres: PostgresStore, journal: Journal, operations: list[Operation], span: tuple[int, int]
+) -> int:
+    """Hand a batch over and move the cursor from the first to the second number of ``span``.
+
+    What PostgreSQL will never take is set aside in a file of its own, never deleted; returns how
+    many operations that were. Raises ``DatabaseTrouble``: then the batch may go again.
+    """
+    before, last = span
+    try:
+        await postgres.replay(operations, journal.identity, last)
+    except DataRefused:
+        if len(operations) <= 1:
+            for operation in operations:
+                await asyncio.to_thread(_set_aside, journal, operation)
+            await postgres.replay([], journal.identity, last)
+            return len(operations)
+        half = len(operations) // 2
+        refused = await replay(postgres, journal, operations[:half], (before, before))
+        return refused + await replay(postgres, journal, operations[half:], span)
+    return 0
+
+
+def _set_aside(journal: Journal, operation: Operation) -> None:
+    journal.aside.mkdir(exist_ok=True)
+    replace_file(journal.aside / f"refused-{operation.op_id}.msgpack", encode(operation))
+
+
+async def adopt(journals: Path, own: int, postgres: PostgresStore) -> int:
+    """Carry over what dead processes left in their slots; returns how many operations.
+
+    A slot whose lock is held belongs to someone who lives. Two adopters do no harm: one gets the
+    lock, and replay may be repeated.
+    """
+    carried = 0
+    for slot in await asyncio.to_thread(_left_behind, journals, own):
+        lock = await asyncio.to_thread(lock_slot, slot)
+        if lock is None:
+            continue
+        try:
+            carried += await _carry_whole(slot, postgres)
+        finally:
+            os.close(lock)
+    return carried
+
+
+def _left_behind(journals: Path, own: int) -> list[Path]:
+    """Other slots that hold records, whoever owns them."""
+    others = (slot for slot in journals.iterdir() if slot.name.isdigit() and slot.name != str(own))
+    return sorted(slot for slot in others if _holds_records(slot))
+
+
+def _holds_records(slot: Path) -> bool:
+    with contextlib.suppress(OSError):
+        return any(path.stat().st_size > HEADER.size for path in slot.glob("*.log"))
+    return False
+
+
+def _let_go(journal: Journal) -> None:
+    journal.trim()
+    for path in journal.directory.glob("index.sqlite*"):
+        path.unlink(missing_ok=True)  # it points into what was carried
+
+
+async def _carry_whole(slot: Path, postgres: PostgresStore) -> int:
+    journal = await asyncio.to_thread(Journal, slot)
+    try:
+        cursor = max(journal.trimmed, await postgres.cursor(journal.identity))
+        batches = _batches(journal, cursor)
+        carried = 0
+        while (batch := await asyncio.to_thread(next, batches, None)) is not None:
+            operations, last = batch
+            await replay(postgres, journal, operations, (cursor, last))
+            cursor = last
+            carried += len(operations)
+        await asyncio.to_thread(_let_go, journal)
+        return carried
+    finally:
+        await asyncio.to_thread(journal.close)
+
+
+def _batches(journal: Journal, cursor: int) -> Iterator[tuple[list[Operation], int]]:
+    operations: list[Operation] = []
+    last = cursor
+    for record in journal.read_from(cursor + 1):
+        last = record.sequence if isinstance(record, Entry) else record.last
+        if isinstance(record, Entry):
+            with contextlib.suppress(msgspec.MsgspecError):
+                operations.append(decode(record.payload))
+        if len(operations) >= _BATCH:
+            yield operations, last
+            operations = []
+    if last > cursor:
+        yield operations, last
