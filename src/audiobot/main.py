@@ -34,6 +34,7 @@ from audiobot.domain import utc_now
 from audiobot.errors import SetupError
 from audiobot.http.access import Access, is_loopback
 from audiobot.http.app import create_app
+from audiobot.http.protocol import BoundedProtocol
 from audiobot.http.services import LearningState, Services, SystemSample
 from audiobot.ports import Imported
 from audiobot.settings import Settings, check_together, load_settings, unknown_names
@@ -391,7 +392,7 @@ async def _serve(
             lifespan="off",
             proxy_headers=False,
             timeout_graceful_shutdown=GRACE_SECONDS,
-            h11_max_incomplete_event_size=64 << 10,
+            http=BoundedProtocol,
         )
         # uvicorn raises the signal that stopped it once more after serving; the second
         # one must find us closing the journal, not dead.

@@ -90,6 +90,18 @@ _SENTENCES: Final[dict[str, tuple[str, str]]] = {
         "Запрос не разобрать: проверьте его и повторите.",
         "The request cannot be read: check it and try again.",
     ),
+    "head_too_large": (
+        "Заголовки запроса больше {limit} байт: сократите их.",
+        "The request's headers are over {limit} bytes: shorten them.",
+    ),
+    "request_timeout": (
+        "Запрос не пришёл целиком вовремя: отправьте его ещё раз.",
+        "The request did not come whole in time: send it again.",
+    ),
+    "too_many_connections": (
+        "Соединений слишком много: повторите через {retry_after} с.",
+        "There are too many connections: try again in {retry_after} s.",
+    ),
     # Who is who.
     "operator_only": (
         "Этот вызов — для оператора: передайте заголовок Authorization: Bearer с его токеном.",
