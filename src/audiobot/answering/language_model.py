@@ -2,7 +2,8 @@
 
 Within one deadline it gets the passages as context and one retry; an answer that is not grounded
 (numbers that no passage has, another script, empty, endless) is refused like an error. After
-three failures in a row the circuit stays open for a while and questions go on without the model.
+three failures in a row the circuit stays open for a while and questions go on without the model;
+then one question tries it, the others go on without. Only a completion proves that it completes.
 """
 
 from __future__ import annotations
@@ -75,7 +76,8 @@ class OpenAICompatibleModel:
     """Implements :class:`audiobot.ports.LanguageModel` over the official OpenAI client.
 
     ``watch`` asks after the server now and then, so that a dead one costs nobody a deadline and
-    one that came back is used again.
+    one that came back is used again. That a server is there says nothing of how fast it words an
+    answer: ``watch`` never makes up for completions that failed.
     """
 
     def __init__(
@@ -95,18 +97,21 @@ class OpenAICompatibleModel:
         )
         self._model = model
         self._deadline = deadline
+        self._seen = False
+        self._away_until = 0.0
         self._failures = 0
         self._open_until = 0.0
-        self._seen = False
+        self._trying = False
 
     @property
     def usable(self) -> bool:
-        """True from the first sign of life on, except while the circuit is open."""
+        """True from the first sign of life on, except while questions go on without it."""
         return self._seen and not self._open
 
     @property
     def _open(self) -> bool:
-        return time.monotonic() < self._open_until
+        """True while the server is away, its completions fail, or one question tries it."""
+        return self._trying or time.monotonic() < max(self._away_until, self._open_until)
 
     async def watch(self) -> None:
         """Check for ever; cancel it to stop."""
@@ -115,15 +120,15 @@ class OpenAICompatibleModel:
             await asyncio.sleep(CHECK_SECONDS)
 
     async def check(self) -> bool:
-        """Ask the server for its models: the circuit closes when it answers, else opens."""
+        """Ask the server for its models: without an answer it is away for a while."""
         try:
             async with asyncio.timeout(3.0):
                 await self._client.models.list()
         except Exception:  # noqa: BLE001  # whatever a stranger's server provokes
-            self._failures = FAILURES_TO_OPEN
-            self._failed()
+            self._away_until = time.monotonic() + OPEN_SECONDS
             return False
-        self._worked()
+        self._seen = True
+        self._away_until = 0.0
         return True
 
     async def close(self) -> None:
@@ -136,6 +141,7 @@ class OpenAICompatibleModel:
         """An answer from ``passages``; see the port."""
         if self._open:
             raise LanguageModelError("llm_failed", cause="circuit open")
+        tries = self._trying = self._failures >= FAILURES_TO_OPEN
         try:
             async with asyncio.timeout(self._deadline):
                 completion = await self._ask(question, passages, language)
@@ -145,6 +151,9 @@ class OpenAICompatibleModel:
         except Exception as error:  # noqa: BLE001  # whatever a stranger's server provokes
             self._failed()
             raise LanguageModelError("llm_failed", cause=type(error).__name__) from None
+        finally:
+            if tries:
+                self._trying = False
         self._worked()
         return completion
 
@@ -186,7 +195,7 @@ class OpenAICompatibleModel:
     def _worked(self) -> None:
         self._seen = True
         self._failures = 0
-        self._open_until = 0.0
+        self._away_until = self._open_until = 0.0
 
 
 def find_fault(
