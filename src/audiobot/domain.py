@@ -92,6 +92,7 @@ class Conversation(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True
     embedding: Embedding | None = None
 
     rating: int | None = None
+    rater: str | None = None
     feedback_text: str | None = None
     updated_at: datetime | None = None
 

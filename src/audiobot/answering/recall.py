@@ -22,13 +22,18 @@ MAX_EXEMPLARS: Final = 100_000
 
 
 class Exemplar(NamedTuple):
-    """A well-rated dialogue as far as ranking needs it; ``item_id`` is what was told."""
+    """A well-rated dialogue as far as ranking needs it.
+
+    ``item_id`` is what was told: without one it is found, but changes no answer. ``rater`` is who
+    rated it, as a keyed hash, where that is known.
+    """
 
     log_id: UUID
     question: str
     item_id: str | None
     rating: int
     at: datetime
+    rater: str | None = None
 
 
 class Near(NamedTuple):
@@ -40,7 +45,11 @@ class Near(NamedTuple):
 
 
 class Recall:
-    """The exemplars and their graph. Calls come from one thread at a time."""
+    """The exemplars and their graph. Calls come from one thread at a time.
+
+    ``last_change`` is when one that changes answers came or went; None before, and never earlier
+    than it was.
+    """
 
     def __init__(self, dimension: int, limit: int = MAX_EXEMPLARS) -> None:
         self.limit = limit
@@ -66,8 +75,7 @@ class Recall:
         for key, exemplar in zip(keys.tolist(), exemplars, strict=True):
             self._exemplars[key] = exemplar
             self._keys[exemplar.log_id] = key
-            if self.last_change is None or exemplar.at > self.last_change:
-                self.last_change = exemplar.at
+            self._changed(exemplar, exemplar.at)
         while len(self._exemplars) > self.limit:
             self.partial = True
             self.discard(next(iter(self._exemplars.values())).log_id)
@@ -77,9 +85,13 @@ class Recall:
         key = self._keys.pop(log_id, None)
         if key is None:
             return
-        del self._exemplars[key]
+        gone = self._exemplars.pop(key)
         self._graph.remove(key)
         if at is not None:
+            self._changed(gone, at)
+
+    def _changed(self, exemplar: Exemplar, at: datetime) -> None:
+        if exemplar.item_id is not None and (self.last_change is None or at > self.last_change):
             self.last_change = at
 
     def near(self, vector: Matrix, limit: int) -> list[Near]:
