@@ -28,8 +28,22 @@ FROM_ELSEWHERE = [
     {"X-Real-IP": "127.0.0.1"},
     {"Forwarded": "for=127.0.0.1"},
     {"Via": "1.1 proxy"},
+    {"X-Forwarded-Proto": "https"},
+    {"X-Forwarded-Server": "proxy"},
+    {"X-Forwarded-Any-Name": ""},
+    {"X-Forwarded": "for=127.0.0.1"},
+    {"CF-Connecting-IP": "127.0.0.1"},
+    {"CF-Ray": "1"},
+    {"True-Client-IP": "127.0.0.1"},
+    {"X-Client-IP": "127.0.0.1"},
+    {"X-Cluster-Client-IP": "127.0.0.1"},
+    {"X-Original-Host": "example.org"},
+    {"X-Envoy-External-Address": "127.0.0.1"},
+    {"Fly-Client-IP": "127.0.0.1"},
     {"Host": "example.org"},
     {"Host": "127.0.0.1.example.org"},
+    {"Host": "128.0.0.1"},
+    {"Host": "0.0.0.0"},
     {"Host": "localhost.example.org:8000"},
     {"Host": ""},
     {"Host": "localhost@example.org"},
@@ -69,12 +83,18 @@ def test_a_first_try_on_this_machine_is_open(shared: Server, method: str, path: 
     assert shared.client.request(method, path).status_code in {200, 404}
 
 
-@pytest.mark.parametrize("host", ["localhost", "127.0.0.1", "LOCALHOST", "[::1]"])
+@pytest.mark.parametrize("host", ["localhost", "127.0.0.1", "LOCALHOST", "[::1]", "127.0.0.2"])
 def test_any_local_host_name_is_this_machine(shared: Server, host: str) -> None:
     port = httpx.URL(shared.address).port
     for name in (host, f"{host}:{port}"):
         response = shared.client.get("/api/learning/stats", headers={"Host": name})
         assert response.status_code == 200, name
+
+
+def test_a_server_on_another_loopback_address_is_open_by_that_address(tmp_path: Path) -> None:
+    with serving(tmp_path / "data", host="127.0.0.2") as server:
+        assert server.client.get("/api/learning/stats").status_code == 200
+        server.kill()
 
 
 def test_a_page_of_our_own_is_let_in(shared: Server) -> None:
@@ -148,6 +168,16 @@ def test_ids_of_sources_are_shown_to_operators_only(closed: Server) -> None:
     assert all(line.get("ids") is None for line in public["sources"])
     assert all(line["ids"] for line in operator["sources"])
     assert [line["title"] for line in public["sources"]] == [question["message"]]
+
+
+def test_openapi_asks_for_the_token_exactly_where_the_server_does(
+    shared: Server, closed: Server, outward: Server
+) -> None:
+    for server, optional in ((shared, True), (closed, False), (outward, False)):
+        paths = server.client.get("/openapi.json").json()["paths"]
+        stats = paths["/api/learning/stats"]["get"]["security"]
+        assert stats == [{"operator": []}, {}][: 1 + optional]
+        assert ({} in paths["/api/metrics"]["get"]["security"]) is (server is not outward)
 
 
 def test_metrics_are_open_on_a_loopback_bind_even_with_a_token(closed: Server) -> None:

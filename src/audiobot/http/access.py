@@ -8,7 +8,8 @@ import ipaddress
 import math
 import time
 from collections.abc import Sequence
-from typing import Final
+from functools import lru_cache
+from typing import Any, Final
 
 from itsdangerous import BadSignature, URLSafeSerializer
 from limits import RateLimitItem, parse
@@ -24,10 +25,19 @@ Network = ipaddress.IPv4Network | ipaddress.IPv6Network
 
 RATER_COOKIE: Final = "audiobot_rater"
 RATER_COOKIE_SECONDS: Final = 365 * 24 * 3600
-_FORWARDING: Final = ("forwarded", "x-forwarded-for", "x-forwarded-host", "x-real-ip", "via")
-_LOCAL_HOSTS: Final = frozenset({"localhost", "127.0.0.1", "[::1]", "::1"})
+_FORWARDING: Final = frozenset(
+    {
+        "cdn-loop", "client-ip", "fastly-client-ip", "forwarded", "proxy-client-ip",
+        "true-client-ip", "via", "wl-proxy-client-ip", "x-client-ip", "x-cluster-client-ip",
+        "x-host", "x-proxyuser-ip", "x-real-ip", "x-remote-addr", "x-remote-ip", "x-scheme",
+    }
+)  # fmt: skip
+_FORWARDING_FAMILIES: Final = (
+    "x-forwarded", "x-original-", "x-envoy-", "x-azure-", "x-appengine-", "x-amzn-", "cf-", "fly-",
+)  # fmt: skip
 
 
+@lru_cache(256)
 def is_loopback(host: str) -> bool:
     """True when binding to ``host`` reaches only this machine."""
     if host == "localhost":
@@ -42,10 +52,11 @@ def language_of(request: Request) -> Language:
     """Russian unless Accept-Language puts English before it."""
     best: tuple[float, Language] = (0.0, "ru")
     for part in request.headers.get("accept-language", "")[:200].split(","):
-        tag, _, quality = part.strip().partition(";q=")
+        tag, _, parameter = part.strip().partition(";")
         primary = tag.strip().lower().split("-")[0]
+        name, _, quality = parameter.partition("=")
         try:
-            weight = float(quality) if quality else 1.0
+            weight = float(quality) if name.strip().lower() == "q" else 1.0
         except ValueError:
             continue
         if primary == "en" and weight > best[0]:
@@ -123,6 +134,11 @@ class Access:
 
     # -- the operator ----------------------------------------------------------------------
 
+    def bearer(self, *, metrics: bool = False) -> dict[str, Any]:
+        """OpenAPI's word on an operator's call: where it may come without the token too."""
+        free = self._loopback if metrics else self._open
+        return {"security": [{}]} if free else {}
+
     def is_operator(self, request: Request) -> bool:
         """True for a bearer of the token, or for anyone at a first try on this machine."""
         scheme, _, given = request.headers.get("authorization", "").partition(" ")
@@ -146,11 +162,11 @@ class Access:
     def _is_local(self, request: Request) -> bool:
         """A request that a page of another site, or a proxy, could not have made."""
         headers = request.headers
-        if any(name in headers for name in _FORWARDING):
+        if any(n in _FORWARDING or n.startswith(_FORWARDING_FAMILIES) for n in headers):
             return False
         host = headers.get("host", "")
         name = host.rpartition(":")[0] if host.rpartition(":")[2].isdigit() else host
-        if name.lower() not in _LOCAL_HOSTS:
+        if not is_loopback(name.lower().removeprefix("[").removesuffix("]")):
             return False
         if request.client is not None and not is_loopback(request.client.host):
             return False
