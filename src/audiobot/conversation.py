@@ -25,7 +25,7 @@ from audiobot.domain import (
     RatingOutcome,
     check_text,
 )
-from audiobot.errors import IdempotencyMismatch
+from audiobot.errors import IdempotencyMismatch, Unavailable, UnknownDialogue
 from audiobot.ports import Answerer, Similar, Store
 
 _SESSIONS: Final = 10_000
@@ -96,6 +96,14 @@ class ConversationService:
         while len(self._languages) > _SESSIONS:
             self._languages.popitem(last=False)
         return spoken
+
+    async def session_of(self, log_id: UUID) -> str:
+        """The session of a dialogue; its own id stands for one that is not in reach."""
+        try:
+            conversation = await self._store.get_conversation(log_id)
+        except (UnknownDialogue, Unavailable):
+            return str(log_id)  # rating it says what is wrong
+        return conversation.session_id if conversation else str(log_id)
 
     async def feedback(
         self,

@@ -38,6 +38,18 @@ def test_an_example_is_asked_by_one_press_and_the_welcome_leaves(talk: Talk) -> 
     expect(talk.page.locator("#welcome")).to_be_hidden()
 
 
+def test_the_receipt_counts_dialogues_and_the_people_who_rated_them(talk: Talk) -> None:
+    question = "почём полы помыть в пятиэтажке"
+    told = talk.server.ask(question)
+    assert talk.server.rate(told["log_id"], 5).status_code == 200
+    talk.ask_and_wait(question)
+    talk.turn.locator(".sources summary").click()
+    expect(talk.turn.locator(".sources")).to_contain_text("1 диалог, 1 человек оценил")
+    talk.switch_to("en")
+    expect(talk.turn.locator(".sources")).to_contain_text("1 dialogue, 1 person rated")
+    talk.server.rate(told["log_id"], 3)
+
+
 def test_every_example_in_either_language_has_an_answer(talk: Talk) -> None:
     for language in ("ru", "en"):
         talk.switch_to(language)

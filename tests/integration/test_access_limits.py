@@ -6,6 +6,7 @@ import base64
 import json
 import re
 from collections.abc import Iterator
+from pathlib import Path
 
 import httpx
 import pytest
@@ -152,6 +153,31 @@ def test_a_raters_cookie_is_anonymous_signed_and_out_of_reach_of_scripts(shared:
         assert "set-cookie" in page(shared, f"{name}={forged}").headers, forged
 
 
+def raters_of(server: Server) -> list[bytes]:
+    """Who rated, rating by rating, as the journal has it."""
+    segments = sorted((server.data_dir / "journal" / "0").glob("*"))
+    journal = b"".join(s.read_bytes() for s in segments if "index" not in s.name and s.is_file())
+    return re.findall(rb"\xa5rater\xd9 ([0-9a-f]{32})", journal)
+
+
+def test_a_rater_without_a_cookie_is_one_in_all_dialogues_of_a_session(tmp_path: Path) -> None:
+    with serving(tmp_path / "data") as server:
+        for session in ("first", "first", "second"):
+            told = server.ask("привет", session_id=session)
+            assert server.rate(told["log_id"], 5).status_code == 200
+        one, same, other = raters_of(server)
+        assert one == same != other
+        # With a cookie it is the cookie, whatever the session.
+        cookie = {"Cookie": page(server).headers["set-cookie"].split(";")[0]}
+        for session in ("first", "third"):
+            rating = {"log_id": server.ask("привет", session_id=session)["log_id"], "rating": 5}
+            server.client.post("/api/voice/feedback", json=rating, headers=cookie)
+        *_, fourth, fifth = raters_of(server)
+        assert fourth == fifth
+        assert fourth not in {one, other}
+        server.kill()
+
+
 def test_a_listed_site_may_call_and_another_may_not(limited: Server) -> None:
     for origin, allowed in ((ORIGIN, True), ("https://evil.example.org", False)):
         preflight = limited.client.options(
@@ -174,6 +200,8 @@ def test_a_listed_site_reads_the_reason_of_a_refusal_too(limited: Server) -> Non
     refused = limited.client.post(PROCESS, json={}, headers=headers)
     assert_error(refused, 422)
     assert refused.headers["access-control-allow-origin"] == ORIGIN
+    exposed = refused.headers["access-control-expose-headers"].lower().split(", ")
+    assert {"retry-after", "x-request-id"} <= set(exposed)
 
 
 def test_without_cors_origins_no_other_site_is_let_in(shared: Server) -> None:

@@ -10,7 +10,12 @@ import pytest
 
 from audiobot.conversation import ConversationService, idempotency_of
 from audiobot.domain import Conversation, Idempotency, Language, RatingOutcome, utc_now
-from audiobot.errors import IdempotencyMismatch, InvalidValue
+from audiobot.errors import (
+    IdempotencyMismatch,
+    InvalidValue,
+    StorageUnavailable,
+    UnknownDialogue,
+)
 from audiobot.ports import Reply
 
 
@@ -22,6 +27,13 @@ class Recorder:
         self.languages: list[Language] = []
         self.kept: dict[bytes, Any] = {}
         self.fail_learning = False
+        self.dialogues: dict[uuid.UUID, Conversation | Exception] = {}
+
+    async def get_conversation(self, log_id: uuid.UUID) -> Conversation | None:
+        found = self.dialogues.get(log_id)
+        if isinstance(found, Exception):
+            raise found
+        return found
 
     async def answer(self, question: str, language: Language) -> Reply:
         self.calls.append("answer")
@@ -45,6 +57,7 @@ class Recorder:
             session_id=words[2],
             created_at=utc_now(),
         )
+        self.dialogues[made.log_id] = made
         if more["idempotency"]:
             self.kept[more["idempotency"].key] = made
         return made
@@ -182,3 +195,14 @@ def test_a_key_is_another_for_another_call_and_a_request_for_other_values() -> N
     assert first.key == other_body.key
     assert first.request != other_body.request
     assert idempotency_of(None, "process", "a") is None
+
+
+async def test_a_dialogues_session_is_known_while_it_is_in_reach_and_its_id_stands_for_it_else(
+    service: ConversationService, recorder: Recorder
+) -> None:
+    told = await service.process("вопрос", "s", "ru")
+    assert await service.session_of(told.log_id) == "s"
+    for out_of_reach in (None, UnknownDialogue("x"), StorageUnavailable("x")):
+        log_id = uuid.uuid4()
+        recorder.dialogues[log_id] = out_of_reach
+        assert await service.session_of(log_id) == str(log_id)

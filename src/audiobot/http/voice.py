@@ -79,12 +79,14 @@ def make_router(services: Services) -> APIRouter:
         key = wire.idempotency_key(request)
         given = await wire.read_json(request, FeedbackRequest)
         log_id = wire.parse_log_id(given.log_id)
+        bears_cookie = services.access.has_rater_cookie(request)
+        session = "" if bears_cookie else await services.conversation.session_of(log_id)
         outcome = await services.conversation.feedback(
             log_id,
             given.rating,
             given.feedback_text,
             corrected_response=given.corrected_response,
-            rater=services.access.rater(request, str(log_id)),
+            rater=services.access.rater(request, session),
             by_operator=services.access.is_operator(request),
             idempotency_key=key,
         )

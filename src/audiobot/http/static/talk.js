@@ -39,7 +39,7 @@ const STRINGS = {
     sources: "Откуда ответ",
     pastDialogues: "Похожие вопросы",
     dialogues: { one: "диалог", few: "диалога", many: "диалогов" },
-    ratings: { one: "оценка", few: "оценки", many: "оценок" },
+    raters: { one: "человек оценил", few: "человека оценили", many: "человек оценили" },
     rate: "Оцените ответ",
     star: (n = 0) => `${n} из 5`,
     rated: "Сохранено",
@@ -73,7 +73,7 @@ const STRINGS = {
     sources: "Where this comes from",
     pastDialogues: "Similar questions",
     dialogues: { one: "dialogue", other: "dialogues" },
-    ratings: { one: "rating", other: "ratings" },
+    raters: { one: "person rated", other: "people rated" },
     rate: "Rate this answer",
     star: (n = 0) => `${n} of 5`,
     rated: "Saved",
@@ -458,7 +458,7 @@ function answerBlock(turn, answer) {
 /** @param {Source} source */
 function sourceText(source) {
   const { kind, title, dialogues, raters } = source ?? {};
-  const counts = [dialogues && plural(dialogues, t().dialogues), raters && plural(raters, t().ratings)].filter(Boolean).join(", ");
+  const counts = [dialogues && plural(dialogues, t().dialogues), raters && plural(raters, t().raters)].filter(Boolean).join(", ");
   return kind === "dialogues" && counts ? `${title || t().pastDialogues}: ${counts}` : title ?? "";
 }
 
