@@ -79,7 +79,9 @@ def test_export_refuses_a_min_rating_outside_1_to_5(shared: Server, rating: str)
 
 @pytest.mark.parametrize("form", ["kto", "dpo", "sharegpt", "alpaca", "csv", "OpenAI", "", MARK])
 def test_export_refuses_a_format_that_is_not_built(shared: Server, form: str) -> None:
-    assert_error(shared.client.get("/api/learning/export", params={"format": form}), 422)
+    assert_error(
+        shared.client.get("/api/learning/export", params={"format": form}), 422, "format_unknown"
+    )
 
 
 @pytest.mark.parametrize("mask", ["true", "1", "maybe", "", MARK])

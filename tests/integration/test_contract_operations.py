@@ -127,6 +127,41 @@ def test_metrics_know_no_endpoint_but_the_route_templates(shared: Server) -> Non
     assert log_id not in shared.client.get("/api/metrics").text
 
 
+def test_the_openapi_document_is_counted_by_its_own_path(shared: Server) -> None:
+    key = (
+        "vasdom_requests_total",
+        (("endpoint", "/openapi.json"), ("method", "GET"), ("status", "200")),
+    )
+    before = samples(shared).get(key, 0)
+    shared.client.get("/openapi.json")
+    assert samples(shared)[key] == before + 1
+
+
+@pytest.mark.parametrize("path", ["/", "/api/health", "/api/ready"])
+@pytest.mark.parametrize("accept", ["text/html", "application/json"])
+def test_head_is_get_without_its_body(shared: Server, path: str, accept: str) -> None:
+    headers = {"Accept": accept}
+    told, asked = (shared.client.request(m, path, headers=headers) for m in ("HEAD", "GET"))
+    assert (told.status_code, told.content) == (200, b"")
+    assert told.headers["content-type"] == asked.headers["content-type"]
+    assert int(told.headers["content-length"]) > 0
+    assert told.headers.get("vary") == asked.headers.get("vary")
+
+
+def test_openapi_says_which_calls_need_the_operators_token(shared: Server) -> None:
+    document = shared.client.get("/openapi.json").json()
+    scheme = document["components"]["securitySchemes"]["operator"]
+    assert (scheme["type"], scheme["scheme"]) == ("http", "bearer")
+    guarded = {
+        path for path, at in document["paths"].items() for o in at.values() if o.get("security")
+    }
+    assert guarded == {
+        path
+        for path in document["paths"]
+        if path.startswith(("/api/learning", "/api/knowledge", "/api/metrics"))
+    }
+
+
 def test_metrics_are_prometheus_text_and_all_of_one_prefix(shared: Server) -> None:
     response = shared.client.get("/api/metrics")
     assert response.headers["content-type"].startswith("text/plain")

@@ -24,6 +24,7 @@ from audiobot.telemetry import Metrics, bind_request, get_logger
 log = get_logger(__name__)
 
 _SLOW_SECONDS: Final = 5.0
+_OPENAPI: Final = "/openapi.json"
 
 
 class Watch:
@@ -72,6 +73,8 @@ class Watch:
             seconds = time.perf_counter() - started
             route = scope.get("route")
             endpoint = getattr(route, "path", None) or "unmatched"
+            if endpoint == "unmatched" and status < 400 and scope["path"] == _OPENAPI:
+                endpoint = _OPENAPI  # FastAPI serves it by a route that does not name itself
             self._metrics.observe_request(scope["method"], endpoint, status or 499, seconds)
             if seconds >= _SLOW_SECONDS:
                 log.warning("slow request", endpoint=endpoint, seconds=round(seconds, 3))
@@ -83,6 +86,7 @@ def create_app(services: Services) -> FastAPI:
         title="VasDom AudioBot",
         version=__version__,
         description=operations.DESCRIPTION,
+        openapi_url=_OPENAPI,
         docs_url=None,
         redoc_url=None,
     )
@@ -100,6 +104,7 @@ def create_app(services: Services) -> FastAPI:
             allow_origins=list(services.cors_origins),
             allow_methods=["GET", "POST"],
             allow_headers=["Content-Type", "Authorization", "Idempotency-Key", "Accept-Language"],
+            expose_headers=["Retry-After", "X-Request-Id"],
         )
     app.add_middleware(Watch, metrics=services.metrics)
     return app

@@ -37,10 +37,16 @@ ERRORS: dict[int | str, dict[str, Any]] = {code: {"model": ErrorReply} for code 
 
 def make_router(services: Services) -> APIRouter:
     """``/api/learning/…`` and ``/api/knowledge`` over the running services."""
-    router = APIRouter(prefix="/api", tags=["learning"])
+    router = APIRouter(prefix="/api", tags=["learning"], dependencies=[wire.OPERATOR])
     access, store = services.access, services.store
 
-    @router.get("/learning/stats", summary="Totals", response_model=StatsReply, responses=ERRORS)
+    @router.get(
+        "/learning/stats",
+        summary="Totals",
+        response_model=StatsReply,
+        responses=ERRORS,
+        openapi_extra=access.bearer(),
+    )
     async def stats(request: Request) -> Response:
         access.require_operator(request)
         totals = await store.get_stats()
@@ -66,6 +72,7 @@ def make_router(services: Services) -> APIRouter:
             200: {"content": {"application/x-ndjson": {"schema": {"type": "string"}}}},
             **ERRORS,
         },
+        openapi_extra=access.bearer(),
     )
     async def export(
         request: Request,
@@ -95,6 +102,7 @@ def make_router(services: Services) -> APIRouter:
         summary="Rated dialogues near one",
         response_model=SimilarReply,
         responses={**ERRORS, 404: {"model": ErrorReply}},
+        openapi_extra=access.bearer(),
     )
     async def similar(
         request: Request, log_id: str, limit: Annotated[int, Query(ge=1, le=50)] = 5
@@ -125,10 +133,11 @@ def make_router(services: Services) -> APIRouter:
         response_model=ImportReply,
         responses={**ERRORS, 413: {"model": ErrorReply}, 507: {"model": ErrorReply}},
         openapi_extra={
+            **access.bearer(),
             "requestBody": {
                 "required": True,
                 "content": {"application/octet-stream": {"schema": {"type": "string"}}},
-            }
+            },
         },
     )
     async def knowledge(request: Request, name: str) -> Response:

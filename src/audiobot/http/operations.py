@@ -66,6 +66,7 @@ def make_router(services: Services) -> APIRouter:
     router = APIRouter(tags=["operations"])
     page = (resources.files("audiobot") / "http" / "static" / "index.html").read_bytes()
 
+    @router.head("/api/health", include_in_schema=False)
     @router.get("/api/health", summary="How the program is", response_model=HealthReply)
     async def health(request: Request) -> Response:
         started = time.perf_counter()
@@ -122,6 +123,7 @@ def make_router(services: Services) -> APIRouter:
             )
         )
 
+    @router.head("/api/ready", include_in_schema=False)
     @router.get(
         "/api/ready",
         summary="Whether something durable can be accepted",
@@ -137,6 +139,8 @@ def make_router(services: Services) -> APIRouter:
     @router.get(
         "/api/metrics",
         summary="Prometheus metrics",
+        dependencies=[wire.OPERATOR],
+        openapi_extra=services.access.bearer(metrics=True),
         response_class=Response,
         responses={
             200: {"content": {"text/plain": {"schema": {"type": "string"}}}},
@@ -158,6 +162,7 @@ def make_router(services: Services) -> APIRouter:
         gauges.orphans.set(status.orphans)
         return Response(gauges.exposition(), media_type=METRICS_TYPE)
 
+    @router.head("/", include_in_schema=False)
     @router.get(
         "/",
         summary="The talk page, or what this is",

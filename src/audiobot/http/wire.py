@@ -8,7 +8,9 @@ import traceback
 import uuid
 from typing import Any, Final, TypeVar
 
+from fastapi import Security
 from fastapi.exceptions import RequestValidationError
+from fastapi.security import HTTPBearer
 from pydantic import BaseModel, ValidationError
 from pydantic_core import from_json
 from starlette.exceptions import HTTPException
@@ -33,6 +35,15 @@ from audiobot.messages import codes, sentence
 from audiobot.telemetry import get_logger
 
 log = get_logger(__name__)
+
+OPERATOR: Final = Security(
+    HTTPBearer(
+        scheme_name="operator",
+        description="The operator's token; on a first try on this machine none is needed.",
+        auto_error=False,
+    )
+)
+"""How OpenAPI tells of an operator's calls; who is one is for ``Access`` to say."""
 
 MAX_BODY: Final = 128 << 10
 """Bytes: more than 8,000 characters of the costliest JSON escapes."""
@@ -76,9 +87,10 @@ async def read_body(request: Request, limit: int = MAX_BODY) -> bytes:
 
 async def read_json(request: Request, model: type[_M]) -> _M:
     """The body as ``model``: 415, 413, 400 or 422 for what is not one."""
-    kind, _, parameters = request.headers.get("content-type", "").lower().partition(";")
-    charset = parameters.partition("charset=")[2].strip().strip('"')
-    if kind.strip() != "application/json" or charset not in ("", "utf-8", "utf8"):
+    kind, *parameters = request.headers.get("content-type", "").lower().split(";")
+    named = (parameter.partition("=") for parameter in parameters)
+    charsets = {value.strip().strip('"') for name, _, value in named if name.strip() == "charset"}
+    if kind.strip() != "application/json" or charsets - {"", "utf-8", "utf8"}:
         raise MalformedRequest("content_type")
     body = await read_body(request)
     try:
@@ -184,6 +196,8 @@ async def on_bad_parameters(request: Request, error: Exception) -> Response:
     """A query or path parameter outside its bounds."""
     assert isinstance(error, RequestValidationError)
     location = error.errors()[0]["loc"]
+    if location[-1] == "format":
+        return error_reply(request, 422, "format_unknown")
     return error_reply(request, 422, "field_invalid", field=str(location[-1])[:40])
 
 
