@@ -94,6 +94,35 @@ def test_a_well_rated_dialogue_of_an_unusual_wording_makes_that_wording_answered
     assert again["learning_improved"] is False
 
 
+def test_the_last_learning_update_is_null_before_and_survives_a_restart(tmp_path: Path) -> None:
+    moments: list[str | None] = []
+    with serving(tmp_path / "data") as server:
+        server.wait_for_meaning()
+        learnt = server.ask(EXACT)["log_id"]
+        # Small talk and low ratings change no answer.
+        server.rate(server.ask("привет")["log_id"], 5)
+        server.rate(server.ask(EXACT)["log_id"], 1)
+        time.sleep(0.3)
+        assert server.stats()["last_learning_update"] is None
+    for rating in (5, 1):
+        with serving(tmp_path / "data") as server:
+            server.wait_for_meaning()
+            eventually(lambda server=server: "ready to answer" in server.log)
+            moments.append(server.stats()["last_learning_update"])
+            server.rate(learnt, rating)
+            before = moments[-1]
+            eventually(lambda s=server, b=before: s.stats()["last_learning_update"] != b)
+            moments.append(server.stats()["last_learning_update"])
+    with serving(tmp_path / "data") as server:
+        server.wait_for_meaning()
+        eventually(lambda: server.stats()["last_learning_update"] is not None)
+        moments.append(server.stats()["last_learning_update"])
+    assert moments[0] is None
+    assert moments[1] == moments[2]
+    assert moments[3] == moments[4]
+    assert str(moments[1]) < str(moments[3])
+
+
 def test_a_handed_over_dialogue_never_becomes_training_data(shared: Server) -> None:
     told = shared.ask(FAR)
     assert shared.rate(told["log_id"], 5).json()["will_be_used_for_training"] is False

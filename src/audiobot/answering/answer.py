@@ -9,9 +9,11 @@ question is kept for a person.
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import itertools
 from collections.abc import Awaitable, Callable
 from concurrent.futures import ThreadPoolExecutor
+from datetime import datetime
 from typing import Final, NamedTuple, TypeVar
 from uuid import UUID
 
@@ -94,6 +96,7 @@ class KnowledgeAnswerer:
         self._mind: _Mind | None = None
         self._first_mind = asyncio.Event()
         self._recall: Recall | None = None
+        self._noted: datetime | None = None
         self._refreshing = asyncio.Lock()
         self._search_thread = ThreadPoolExecutor(1, "search")
 
@@ -129,6 +132,7 @@ class KnowledgeAnswerer:
         self._recall = Recall(self._embedding.dimension)
         await self._load_knowledge(progress)
         await self._load_dialogues()
+        await self._search(self._recollect_change)
 
     async def _start_ngrams(self) -> None:
         ngrams = await self._search(NgramEncoder)
@@ -347,10 +351,35 @@ class KnowledgeAnswerer:
             return
         if conversation.rating < self._min_rating or conversation.outcome != "answered":
             await self._search(lambda: recall.discard(log_id, utc_now()))
+            await self._search(self._note_change)
             return
         vector = await self._vector_of(conversation)
         exemplar = _exemplar(conversation)
         await self._search(lambda: recall.add([exemplar], vector[np.newaxis, :]))
+        await self._search(self._note_change)
+
+    # The store knows when each dialogue was last rated, not that one once counted: that the
+    # newest change was a loss is noted beside the vectors, or a restart would turn time back.
+
+    def _note_change(self) -> None:
+        change = self._recall.last_change if self._recall is not None else None
+        folder = self._embedding.folder
+        if change is None or folder is None or change == self._noted:
+            return
+        self._noted = change
+        with contextlib.suppress(OSError):
+            folder.mkdir(parents=True, exist_ok=True)
+            (folder / "last-change.new").write_text(change.isoformat(), encoding="ascii")
+            (folder / "last-change.new").replace(folder / "last-change")
+
+    def _recollect_change(self) -> None:
+        folder = self._embedding.folder
+        if self._recall is None or folder is None:
+            return
+        with contextlib.suppress(OSError, ValueError):
+            noted = datetime.fromisoformat((folder / "last-change").read_text(encoding="ascii"))
+            if noted.tzinfo is not None:
+                self._recall.changed_at(noted)
 
 
 def _versions(encoder: str) -> dict[str, str]:

@@ -134,6 +134,11 @@ class EmbeddingService:
         return self._encoder.dimension
 
     @property
+    def folder(self) -> Path | None:
+        """Where things are kept between starts that are a loss to nobody when they are gone."""
+        return self._cache_file.parent if self._cache_file else None
+
+    @property
     def cached(self) -> int:
         """Vectors at hand without encoding."""
         return len(self._cache) + len(self._kept)

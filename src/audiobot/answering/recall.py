@@ -91,7 +91,12 @@ class Recall:
             self._changed(gone, at)
 
     def _changed(self, exemplar: Exemplar, at: datetime) -> None:
-        if exemplar.item_id is not None and (self.last_change is None or at > self.last_change):
+        if exemplar.item_id is not None:
+            self.changed_at(at)
+
+    def changed_at(self, at: datetime) -> None:
+        """Take notice of a change of the answers that was at ``at``."""
+        if self.last_change is None or at > self.last_change:
             self.last_change = at
 
     def near(self, vector: Matrix, limit: int) -> list[Near]:
