@@ -356,10 +356,9 @@ class KnowledgeAnswerer:
         vector = await self._vector_of(conversation)
         exemplar = _exemplar(conversation)
         await self._search(lambda: recall.add([exemplar], vector[np.newaxis, :]))
-        await self._search(self._note_change)
 
-    # The store knows when each dialogue was last rated, not that one once counted: that the
-    # newest change was a loss is noted beside the vectors, or a restart would turn time back.
+    # The store knows when each dialogue was last rated, not that one once counted: when one was
+    # lost is noted beside the vectors, or a restart would turn time back.
 
     def _note_change(self) -> None:
         change = self._recall.last_change if self._recall is not None else None

@@ -131,7 +131,12 @@ def make_router(services: Services) -> APIRouter:
         "/knowledge/{name:path}",
         summary="Import a file of knowledge (.md, .csv, .jsonl)",
         response_model=ImportReply,
-        responses={**ERRORS, 413: {"model": ErrorReply}, 507: {"model": ErrorReply}},
+        responses={
+            **ERRORS,
+            404: {"model": ErrorReply},
+            413: {"model": ErrorReply},
+            507: {"model": ErrorReply},
+        },
         openapi_extra={
             **access.bearer(),
             "requestBody": {
