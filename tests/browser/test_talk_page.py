@@ -46,7 +46,7 @@ def test_the_receipt_counts_dialogues_and_the_people_who_rated_them(talk: Talk) 
     talk.turn.locator(".sources summary").click()
     expect(talk.turn.locator(".sources")).to_contain_text("1 диалог, 1 человек оценил")
     talk.switch_to("en")
-    expect(talk.turn.locator(".sources")).to_contain_text("1 dialogue, 1 person rated")
+    expect(talk.turn.locator(".sources")).to_contain_text("1 dialogue, 1 rater")
     talk.server.rate(told["log_id"], 3)
 
 

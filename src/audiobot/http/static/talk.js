@@ -73,7 +73,7 @@ const STRINGS = {
     sources: "Where this comes from",
     pastDialogues: "Similar questions",
     dialogues: { one: "dialogue", other: "dialogues" },
-    raters: { one: "person rated", other: "people rated" },
+    raters: { one: "rater", other: "raters" },
     rate: "Rate this answer",
     star: (n = 0) => `${n} of 5`,
     rated: "Saved",
