@@ -580,6 +580,7 @@ def _with_rating_of(found: Conversation, other: Conversation) -> Conversation:
         rating=other.rating,
         feedback_text=other.feedback_text,
         updated_at=other.updated_at,
+        rater=other.rater,
     )
 
 

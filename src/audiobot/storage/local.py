@@ -45,6 +45,7 @@ from audiobot.storage.operations import (
     encode,
     moment_of,
 )
+from audiobot.storage.operations import rated as with_rating
 
 _T = TypeVar("_T")
 
@@ -71,17 +72,8 @@ def _overlaid(
             case AddConversation(conversation=added) if added.log_id == log_id:
                 found = found or added
             case RateConversation() if operation.log_id == log_id and found is not None:
-                found = _rated(found, operation)
+                found = with_rating(found, operation)
     return found
-
-
-def _rated(conversation: Conversation, rating: RateConversation) -> Conversation:
-    return msgspec.structs.replace(
-        conversation,
-        rating=rating.rating,
-        feedback_text=rating.feedback_text,
-        updated_at=rating.rated_at,
-    )
 
 
 class LocalStore:
@@ -466,7 +458,7 @@ class LocalStore:
         if not isinstance(rated, RateConversation):
             # Without its words a rating still counts: the index has it.
             return msgspec.structs.replace(conversation, rating=row.rating)
-        return _rated(conversation, rated)
+        return with_rating(conversation, rated)
 
     async def get(self, log_id: UUID) -> Conversation | None:
         """The dialogue, from memory or the journal; None when it is in neither."""

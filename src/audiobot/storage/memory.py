@@ -11,14 +11,13 @@ from itertools import islice
 from typing import Final, overload
 from uuid import UUID
 
-import msgspec
-
 from audiobot.domain import Conversation
 from audiobot.storage.operations import (
     AddConversation,
     Operation,
     RateConversation,
     ReplaceKnowledge,
+    rated,
 )
 
 MAX_CONVERSATIONS: Final = 10_000
@@ -99,16 +98,11 @@ class SafeInMemoryStorage:
         version = (operation.version, operation.op_id.bytes)
         if held is None or version <= self._versions[operation.log_id]:
             return
-        rated = msgspec.structs.replace(
-            held,
-            rating=operation.rating,
-            feedback_text=operation.feedback_text,
-            updated_at=operation.rated_at,
-        )
-        self._held[operation.log_id] = rated
+        now_rated = rated(held, operation)
+        self._held[operation.log_id] = now_rated
         self._versions[operation.log_id] = version
         self._unrated.pop(operation.log_id, None)
-        self._bytes += _weight(rated) - _weight(held)
+        self._bytes += _weight(now_rated) - _weight(held)
 
     def _evict(self, log_id: UUID) -> None:
         self._bytes -= _weight(self._held.pop(log_id))

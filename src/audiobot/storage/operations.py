@@ -92,6 +92,17 @@ def decode(payload: bytes | memoryview) -> Operation:
     return operation
 
 
+def rated(conversation: Conversation, rating: RateConversation) -> Conversation:
+    """The dialogue with a rating as the one that counts."""
+    return msgspec.structs.replace(
+        conversation,
+        rating=rating.rating,
+        feedback_text=rating.feedback_text,
+        updated_at=rating.rated_at,
+        rater=rating.rater,
+    )
+
+
 def moment_of(operation: Operation) -> datetime:
     """When the operation was accepted."""
     match operation:

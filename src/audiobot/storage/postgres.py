@@ -60,10 +60,11 @@ _STATEMENT_MS: Final = 2_000
 _LOCK_MS: Final = 1_000
 _POOL: Final = 5
 _BATCH: Final = 256
-_PAGE: Final = 256
+_PAGE: Final = 64
 _LOCK_SPACE: Final = 0x61756469
 _LOCKS: Final = 1_024
 _FOLD_ABOVE: Final = 2_000
+_FOLD_AT_ONCE: Final = 50_000
 _OVERLAP: Final = timedelta(seconds=8)
 """A rating is dated before its transaction commits: what is heard is heard again for so long."""
 _DAY: Final = timedelta(hours=24)
@@ -447,7 +448,10 @@ class PostgresStore:
         """Fold the summary, forget old keys."""
 
         async def work(connection: AsyncConnection) -> None:
-            await connection.execute(sql.FOLD, {"space": _LOCK_SPACE, "most": _FOLD_ABOVE})
+            await connection.execute(
+                sql.FOLD,
+                {"space": _LOCK_SPACE, "most": _FOLD_ABOVE, "at_once": _FOLD_AT_ONCE},
+            )
             await connection.execute(sql.FORGET_KEYS)
 
         await self._within(self.read_seconds, work)
@@ -742,6 +746,7 @@ def _conversation(row: Any) -> Conversation:
         rating=row.rating,
         feedback_text=row.feedback_text,
         updated_at=row.updated_at.astimezone(UTC) if row.updated_at else None,
+        rater=row.rater,
     )
 
 

@@ -234,11 +234,13 @@ CURSOR: Final = text("SELECT sequence FROM replay_cursors WHERE journal = :journ
 # -- reading ---------------------------------------------------------------------------------------
 
 _DIALOGUE: Final = """
-    SELECT id, rating_version, rating_op, session_id, user_message, ai_response, rating,
-        feedback_text, model_used, response_time, token_count, logs.created_at, updated_at,
-        outcome, language, durability, similar_found, learning_improved, confidence, receipt,
-        vectors.vector, vectors.dimension, vectors.embedding_model
-    FROM voice_logs AS logs LEFT JOIN LATERAL (
+    SELECT id, rating_version, rating_op, session_id, user_message, ai_response, logs.rating,
+        logs.feedback_text, model_used, response_time, token_count, logs.created_at, updated_at,
+        given.rater, outcome, language, durability, similar_found, learning_improved, confidence,
+        receipt, vectors.vector, vectors.dimension, vectors.embedding_model
+    FROM voice_logs AS logs
+    LEFT JOIN voice_ratings AS given ON given.op_id = logs.rating_op
+    LEFT JOIN LATERAL (
         SELECT vector, dimension, embedding_model FROM voice_embeddings
         WHERE log_id = logs.id ORDER BY created_at DESC, id LIMIT 1
     ) AS vectors ON true
@@ -249,7 +251,7 @@ GET: Final = text(_DIALOGUE + "WHERE id = :id")
 RATED: Final = text(
     _DIALOGUE
     + """
-    WHERE rating IS NOT NULL AND rating >= :min_rating
+    WHERE logs.rating IS NOT NULL AND logs.rating >= :min_rating
         AND (outcome = 'answered' OR NOT :answered)
         AND (logs.created_at, id) > (:after_at, :after_id)
     ORDER BY logs.created_at, id LIMIT :page
@@ -328,19 +330,28 @@ OPERATION: Final = text(
 
 # -- housekeeping ----------------------------------------------------------------------------------
 
+_FOLDED: Final = (
+    "CASE WHEN minute < date_trunc('minute', now()) - interval '25 hours' THEN 'epoch'"
+    " ELSE minute END"
+)
+"""Where a minute's counts end up: all that is older than a day is one."""
+
 FOLD: Final = text(
-    """
+    f"""
     WITH alone AS MATERIALIZED (SELECT pg_try_advisory_xact_lock(:space, -1) AS mine),
     needed AS MATERIALIZED (
-        SELECT count(*) - count(DISTINCT (minute, rating)) > :most AS needed FROM voice_log_counts
+        SELECT count(*) - count(DISTINCT ({_FOLDED}, rating)) > :most AS needed
+        FROM voice_log_counts
     ), gone AS (
-        DELETE FROM voice_log_counts
-        WHERE (SELECT mine FROM alone) AND (SELECT needed FROM needed)
+        DELETE FROM voice_log_counts WHERE id IN (
+            SELECT id FROM voice_log_counts
+            WHERE (SELECT mine FROM alone) AND (SELECT needed FROM needed)
+            ORDER BY id LIMIT :at_once)
         RETURNING minute, rating, dialogues
     )
     INSERT INTO voice_log_counts (minute, rating, dialogues)
-    SELECT CASE WHEN minute < now() - interval '25 hours' THEN 'epoch' ELSE minute END, rating,
-        sum(dialogues) FROM gone GROUP BY 1, 2 HAVING sum(dialogues) <> 0
+    SELECT {_FOLDED}, rating, sum(dialogues) FROM gone GROUP BY 1, 2
+    HAVING sum(dialogues) <> 0
     """
 )
 """Put the summary's rows together when many could be one; every snapshot sees the same sums."""

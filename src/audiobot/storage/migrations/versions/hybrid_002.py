@@ -278,7 +278,9 @@ _SUMMARY: Final = (
 
 COUNT_ANEW: Final = (
     "INSERT INTO voice_log_counts (minute, rating, dialogues)"
-    f" SELECT {_COUNTED}, count(*) FROM voice_logs GROUP BY 1, 2"
+    " SELECT CASE WHEN created_at < now() - interval '26 hours' THEN 'epoch'"
+    " ELSE date_trunc('minute', created_at, 'UTC') END, coalesce(rating, 0), count(*)"
+    " FROM voice_logs GROUP BY 1, 2"
 )
 
 

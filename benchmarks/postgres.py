@@ -1,0 +1,224 @@
+"""Measure PostgreSQL mode: statistics, export and growing up, on a real server of its own.
+
+    .venv/bin/python benchmarks/postgres.py [--rows 1000000]
+
+Rows are generated in SQL from a fixed seed; every figure stands beside its limit of the same run.
+"""
+
+from __future__ import annotations
+
+import argparse
+import asyncio
+import json
+import platform
+import random
+import statistics
+import sys
+import tempfile
+import threading
+import time
+import uuid
+from collections.abc import Callable
+from pathlib import Path
+
+sys.path.insert(0, str(Path(__file__).parent.parent))
+
+import httpx
+import psutil
+import psycopg
+from tests.conformance.hybrid import dialogues_in, hybrid
+from tests.conformance.local import opened
+from tests.postgres import Cluster
+from tests.servers import serving
+
+from audiobot.storage.dsn import parse_dsn
+from audiobot.storage.postgres import PostgresStore
+from audiobot.storage.upgrading import upgrade
+
+RESULTS = Path(__file__).parent / "results" / "postgres.json"
+SEED = 20261124
+
+GENERATE = """
+    SELECT setseed(0.20261124);
+    INSERT INTO voice_logs (id, session_id, user_message, ai_response, model_used, response_time,
+        created_at, rating, rating_version, rating_op, updated_at)
+    SELECT gen_random_uuid(), 'session-' || n % 50000, 'Как часто моют полы в подъезде ' || n,
+        repeat('Полы в подъезде моют два раза в неделю. ', 5), 'retrieval', 0.01, at,
+        rating, CASE WHEN rating IS NOT NULL THEN 1 END,
+        CASE WHEN rating IS NOT NULL THEN gen_random_uuid() END, at
+    FROM (SELECT n, now() - random() ^ 3 * interval '400 days' AS at,
+        CASE WHEN random() < {rated} THEN 1 + floor(random() * 5)::int END AS rating
+        FROM generate_series(1, {rows}) AS n) AS made
+"""
+
+
+def quantile(values: list[float], share: float) -> float:
+    """The value below which ``share`` of them lie."""
+    ordered = sorted(values)
+    return ordered[min(len(ordered) - 1, int(share * len(ordered)))]
+
+
+def generate(cluster: Cluster, database: str, rows: int, rated: float) -> None:
+    """Dialogues in SQL, a share of them ``rated``, most of them lately."""
+    with psycopg.connect(cluster.dsn(database, user=cluster.admin), autocommit=True) as connection:
+        connection.execute(GENERATE.format(rows=rows, rated=rated))  # type: ignore[arg-type]
+        connection.execute("ANALYZE")
+
+
+async def statistics_figures(cluster: Cluster, rows: int) -> dict[str, float]:
+    """p50 and p95 of get_stats over ``rows`` dialogues, and of the bare recount."""
+    with cluster.database() as name:
+        dsn = parse_dsn(cluster.dsn(name))
+        upgrade(dsn)
+        generate(cluster, name, rows, 0.3)
+        store = PostgresStore(dsn)
+        store.start()
+        while cluster.execute("SELECT count(*) FROM voice_log_counts", name)[0][0] > 20_000:
+            await store.keep_house()
+        times = []
+        for _ in range(300):
+            started = time.perf_counter()
+            stats, _ = await store.stats()
+            times.append(1_000 * (time.perf_counter() - started))
+        started = time.perf_counter()
+        counted = cluster.execute("SELECT count(*), count(rating) FROM voice_logs", name)[0]
+        recount = 1_000 * (time.perf_counter() - started)
+        assert (stats.total_interactions, stats.rated_interactions) == counted
+        await store.close()
+    return {
+        f"statistics over {rows:,} rows p50, ms": round(statistics.median(times), 2),
+        f"statistics over {rows:,} rows p95, ms": round(quantile(times, 0.95), 2),
+        "the same by counting rows, ms": round(recount, 1),
+    }
+
+
+def export_figures(cluster: Cluster, rows: int, folder: Path) -> dict[str, float]:
+    """Export ``rows`` rated dialogues through a real server while others ask for health."""
+    with cluster.database() as name:
+        upgrade(parse_dsn(cluster.dsn(name)))
+        generate(cluster, name, rows, 1.1)
+        cluster.execute("UPDATE voice_logs SET rating = 5", name)
+        settings = {"DATABASE_URL": cluster.dsn(name), "AUDIOBOT_KNOWLEDGE": "none"}
+        with serving(folder / "export", **settings) as server:
+            server.wait_for_meaning(120)
+            process = psutil.Process(server.process.pid)
+            deadline = time.monotonic() + 30
+            while server.health()["storage"]["mode"] != "postgres":
+                assert time.monotonic() < deadline
+                time.sleep(0.1)
+            stalls: list[float] = []
+            quiet: list[float] = []
+            done = threading.Event()
+
+            def knock(into: list[float]) -> None:
+                with httpx.Client(base_url=server.address, trust_env=False, timeout=30) as client:
+                    while not done.is_set():
+                        started = time.perf_counter()
+                        client.get("/api/ready").raise_for_status()
+                        into.append(1_000 * (time.perf_counter() - started))
+                        time.sleep(0.005)
+
+            def beside(work: Callable[[], object]) -> list[float]:
+                done.clear()
+                times: list[float] = []
+                thread = threading.Thread(target=knock, args=(times,))
+                thread.start()
+                work()
+                done.set()
+                thread.join()
+                return times
+
+            quiet = beside(lambda: time.sleep(3))
+            before, peak, size, count = process.memory_info().rss, 0, 0, 0
+            started = time.perf_counter()
+
+            def export() -> None:
+                nonlocal peak, size, count
+                with server.client.stream(
+                    "GET", "/api/learning/export", headers={"Accept": "application/x-ndjson"}
+                ) as response:
+                    for chunk in response.iter_bytes():
+                        size += len(chunk)
+                        count += chunk.count(b"\n")
+                        peak = max(peak, process.memory_info().rss)
+
+            stalls = beside(export)
+            seconds = time.perf_counter() - started
+            assert count == rows, (count, rows)
+    return {
+        f"export of {rows:,} rated dialogues, s": round(seconds, 2),
+        "export, dialogues a second": round(rows / seconds),
+        "memory more at its peak, MB": round((peak - before) / 1e6, 1),
+        "another request meanwhile p99, ms": round(quantile(stalls, 0.99), 1),
+        "another request meanwhile max, ms": round(max(stalls), 1),
+        "another request in quiet max, ms": round(max(quiet), 1),
+    }
+
+
+async def growing_figures(cluster: Cluster, operations: int, folder: Path) -> dict[str, float]:
+    """A journal of ``operations`` carried into an empty database."""
+    chance = random.Random(SEED)
+    path = folder / "grown"
+    async with opened(path) as store:
+        made: list[uuid.UUID] = []
+
+        async def add(number: int) -> None:
+            made.append(
+                (await store.add_conversation(None, f"вопрос {number}", "ответ " * 20, "s")).log_id
+            )
+
+        for start in range(0, operations // 2, 500):
+            await asyncio.gather(*(add(start + i) for i in range(500)))
+        for _ in range(0, operations // 2, 500):
+            await asyncio.gather(
+                *(
+                    store.update_rating(chance.choice(made), chance.randint(1, 5))
+                    for _ in range(500)
+                )
+            )
+        totals = await store.get_stats()
+    with cluster.database() as name:
+        upgrade(parse_dsn(cluster.dsn(name)))
+        started = time.perf_counter()
+        async with hybrid(path, cluster.dsn(name)) as store:
+            seconds = time.perf_counter() - started
+            assert (await store.get_stats()).rating_sum == totals.rating_sum
+        assert len(dialogues_in(cluster, name)) == operations // 2
+    return {
+        f"carrying a journal of {operations:,} operations, s": round(seconds, 2),
+        "operations a second": round(operations / seconds),
+    }
+
+
+def main() -> None:
+    """Measure, print and keep."""
+    parser = argparse.ArgumentParser()
+    parser.add_argument("--rows", type=int, default=1_000_000)
+    parser.add_argument("--export", type=int, default=100_000)
+    parser.add_argument("--operations", type=int, default=100_000)
+    arguments = parser.parse_args()
+    figures: dict[str, float] = {}
+    with tempfile.TemporaryDirectory() as made, Cluster() as cluster:
+        folder = Path(made)
+        figures |= asyncio.run(growing_figures(cluster, arguments.operations, folder))
+        figures |= export_figures(cluster, arguments.export, folder)
+        figures |= asyncio.run(statistics_figures(cluster, arguments.rows))
+        version = cluster.execute("SHOW server_version")[0][0]
+    result = {
+        "figures": figures,
+        "machine": {
+            "cores": psutil.cpu_count(),
+            "processor": platform.processor() or platform.machine(),
+            "python": platform.python_version(),
+            "kernel": platform.release(),
+            "postgresql": version,
+        },
+        "seed": SEED,
+    }
+    RESULTS.write_text(json.dumps(result, indent=2, ensure_ascii=False) + "\n", encoding="utf-8")
+    for name, value in figures.items():
+        print(f"{name:60} {value}")
+
+
+if __name__ == "__main__":
+    main()
