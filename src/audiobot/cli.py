@@ -15,6 +15,7 @@ from audiobot.commands import (
     export_dialogues,
     import_paths,
     inspect,
+    list_questions,
     migrate,
     talk_forever,
 )
@@ -98,6 +99,19 @@ def export(
         asyncio.run(export_dialogues(prepare(quiet=True), output, min_rating, _language()))
     except AudioBotError as error:
         _fail(error)
+
+
+@app.command()
+def questions(
+    limit: Annotated[int, typer.Option(min=1, max=500, help="how many at most")] = 50,
+) -> None:
+    """List the newest questions that the bot handed over to a person."""
+    try:
+        asked = asyncio.run(list_questions(prepare(quiet=True), _language(), limit))
+    except AudioBotError as error:
+        _fail(error)
+    for line in asked:
+        typer.echo(line)
 
 
 @app.command("migrate")

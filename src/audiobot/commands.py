@@ -232,6 +232,16 @@ async def _export_to(
         file.flush()
 
 
+async def list_questions(settings: Settings, language: Language, limit: int) -> list[str]:
+    """What the bot had no answer to, newest first, a line each: when, and what was asked."""
+    async with door(settings, language) as client:
+        response = await client.get("/api/learning/questions", params={"limit": limit})
+        found = _checked(response)["questions"]
+    return [
+        f"{asked['timestamp'][:16].replace('T', ' ')}  {asked['user_message']}" for asked in found
+    ]
+
+
 async def talk_forever(settings: Settings, language: Language, lines: TextIO) -> None:
     """Question, answer, question; a lone digit 1-5 rates the last answer."""
     console = Console()

@@ -293,6 +293,31 @@ class StoreContract:
         assert [c.user_message for c in answered] == ["answered"]
         assert len([c async for c in store.get_rated_conversations(4)]) == 2
 
+    async def test_the_newest_handed_over_dialogues_are_listed_newest_first(self, store: Store):
+        handed = Reply(text="r", outcome="handed_over", model_used="handover")
+        for i in range(6):
+            reply = handed if i % 2 else Reply(text="r")
+            await store.add_conversation(None, f"m{i}", "r", "s", reply=reply)
+        assert [c.user_message for c in await store.get_handed_over(2)] == ["m5", "m3"]
+        assert [c.user_message for c in await store.get_handed_over(9)] == ["m5", "m3", "m1"]
+
+    async def test_the_newest_rated_dialogues_come_oldest_first(self, store: Store):
+        for i in range(6):
+            kept = await store.add_conversation(None, f"m{i}", "r", "s")
+            await store.update_rating(kept.log_id, 5 if i != 4 else 1)
+        found = [c.user_message async for c in store.get_rated_conversations(4, newest=2)]
+        assert found == ["m3", "m5"]
+        assert len([c async for c in store.get_rated_conversations(4, newest=50)]) == 5
+
+    async def test_the_rater_of_the_rating_that_counts_goes_along(self, store: Store):
+        kept = await store.add_conversation(None, "m", "r", "s")
+        for rater in ("one", "two"):
+            await store.update_rating(kept.log_id, 5, rater=rater)
+        now = await store.get_conversation(kept.log_id)
+        assert now is not None
+        assert now.rater == "two"
+        assert [c.rater async for c in store.get_rated_conversations(4)] == ["two"]
+
     async def test_vectors_come_back_to_the_byte(self, store: Store):
         for seed in range(20):
             reply = Reply(text="r", embedding=vector(seed))

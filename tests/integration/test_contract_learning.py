@@ -236,3 +236,16 @@ def test_an_export_format_of_a_later_step_is_refused_and_never_answered_with_not
     for form in ("kto", "dpo", "sharegpt", "alpaca"):
         response = shared.client.get(f"/api/learning/export?format={form}")
         assert_error(response, 422)
+
+
+def test_questions_handed_over_are_listed_newest_first_for_the_operator(shared: Server) -> None:
+    asked = [f"Какова масса планеты номер {n} в созвездии Лиры?" for n in (1, 2)]
+    replies = [shared.ask(question) for question in asked]
+    assert [reply["outcome"] for reply in replies] == ["handed_over"] * 2
+    listed = shared.client.get("/api/learning/questions", params={"limit": 2}).json()
+    assert [q["user_message"] for q in listed["questions"]] == asked[::-1]
+    assert [q["log_id"] for q in listed["questions"]] == [r["log_id"] for r in replies][::-1]
+    assert listed["complete"] is True
+    for limit in ("0", "501", "many"):
+        bad = shared.client.get("/api/learning/questions", params={"limit": limit})
+        assert bad.status_code == 422

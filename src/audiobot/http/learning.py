@@ -22,6 +22,8 @@ from audiobot.http.schemas import (
     ExportReply,
     ExportSample,
     ImportReply,
+    Question,
+    QuestionsReply,
     SimilarConversation,
     SimilarReply,
     StatsReply,
@@ -96,6 +98,33 @@ def make_router(services: Services) -> APIRouter:
             )
         document = _document(samples, min_rating, complete)
         return StreamingResponse(document, media_type="application/json")
+
+    @router.get(
+        "/learning/questions",
+        summary="Questions handed over to a person, newest first",
+        response_model=QuestionsReply,
+        responses=ERRORS,
+        openapi_extra=access.bearer(),
+    )
+    async def questions(
+        request: Request, limit: Annotated[int, Query(ge=1, le=500)] = 50
+    ) -> Response:
+        access.require_operator(request)
+        complete = store.status().complete
+        return wire.reply(
+            QuestionsReply(
+                questions=[
+                    Question(
+                        log_id=asked.log_id,
+                        session_id=asked.session_id,
+                        user_message=asked.user_message,
+                        timestamp=asked.created_at,
+                    )
+                    for asked in await store.get_handed_over(limit)
+                ],
+                complete=complete,
+            )
+        )
 
     @router.get(
         "/learning/similar/{log_id}",

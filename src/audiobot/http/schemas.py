@@ -148,6 +148,22 @@ class ExportReply(Reply):
     complete: bool
 
 
+class Question(Reply):
+    """A question that was handed over to a person."""
+
+    log_id: UUID
+    session_id: str
+    user_message: str
+    timestamp: datetime
+
+
+class QuestionsReply(Reply):
+    """What the bot had no answer to, newest first; ``complete`` is false when some is away."""
+
+    questions: list[Question]
+    complete: bool
+
+
 class SimilarConversation(Reply):
     """A past dialogue near the one asked about."""
 
