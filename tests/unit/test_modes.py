@@ -1,0 +1,83 @@
+"""The modes' one table: every line of it does what it says, and nothing else does anything."""
+
+from __future__ import annotations
+
+import re
+from itertools import product
+from types import SimpleNamespace
+from typing import get_args
+
+import pytest
+
+from audiobot.domain import Stats, StorageMode, utc_now
+from audiobot.http.operations import make_router
+from audiobot.storage.modes import TRANSITIONS, Event, ModeState, Switched, diagram
+from audiobot.telemetry import Metrics
+
+MODES, EVENTS = get_args(StorageMode), get_args(Event)
+NOTHING = [pair for pair in product(MODES, EVENTS) if pair not in TRANSITIONS]
+
+
+@pytest.mark.parametrize(("before", "event"), TRANSITIONS)
+def test_every_line_of_the_table_changes_the_mode_and_is_told(before, event) -> None:
+    told: list[Switched] = []
+    state = ModeState(before, "why it was", told.append)
+    since = state.since
+    assert state.happen(event, "why it is") is True
+    after = TRANSITIONS[before, event]
+    assert (state.mode, state.reason) == (after, "why it is")
+    assert state.since >= since
+    assert [t[:3] for t in told] == [(before, after, "why it is")]
+    assert told[0].seconds >= 0
+
+
+@pytest.mark.parametrize(("mode", "event"), NOTHING)
+def test_whatever_is_not_in_the_table_has_no_effect(mode, event) -> None:
+    told: list[Switched] = []
+    state = ModeState(mode, "why", told.append)
+    since = state.since
+    assert state.happen(event, "something") is False
+    assert (state.mode, state.reason, state.since, told) == (mode, "why", since, [])
+
+
+def test_the_table_speaks_of_every_mode_and_every_event() -> None:
+    assert {mode for mode, _ in TRANSITIONS} | set(TRANSITIONS.values()) == set(MODES)
+    assert {event for _, event in TRANSITIONS} == set(EVENTS)
+
+
+def test_nothing_leads_out_of_draining_and_everything_leads_into_it() -> None:
+    assert not [event for mode, event in TRANSITIONS if mode == "draining"]
+    for mode in set(MODES) - {"draining"}:
+        assert TRANSITIONS[mode, "closing"] == "draining"
+
+
+@pytest.mark.parametrize("mode", MODES)
+def test_new_writes_go_to_postgres_while_it_is_well_and_only_then(mode) -> None:
+    assert ModeState(mode, "").to_postgres == (mode in {"postgres", "recovering"})
+
+
+def test_the_diagram_has_an_arrow_for_every_line_and_no_other() -> None:
+    arrows = re.findall(r"^ +(\w+) --> (\w+): (\w+)$", diagram(), re.MULTILINE)
+    assert sorted(arrows) == sorted((b, a, event) for (b, event), a in TRANSITIONS.items())
+
+
+@pytest.mark.parametrize("mode", MODES)
+async def test_the_metrics_labels_are_the_tables_modes(mode) -> None:
+    async def totals() -> Stats:
+        numbers = dict.fromkeys(set(Stats.__struct_fields__) - {"complete", "as_of"}, 0)
+        return Stats(**numbers, complete=True, as_of=utc_now())
+
+    status = SimpleNamespace(
+        mode=mode, accepting=True, journal_backlog=0, database_available=True,
+        missing_records=0, orphans=0,
+    )  # fmt: skip
+    services = SimpleNamespace(
+        store=SimpleNamespace(status=lambda: status, get_stats=totals),
+        access=SimpleNamespace(require_metrics_reader=lambda request: None),
+        metrics=Metrics(),
+    )
+    router = make_router(services)
+    (endpoint,) = [r.endpoint for r in router.routes if r.path == "/api/metrics"]
+    text = (await endpoint(None)).body.decode()
+    shown = dict(re.findall(r'^vasdom_storage_mode\{mode="(\w+)"\} (\S+)$', text, re.MULTILINE))
+    assert shown == {m: "1.0" if m == mode else "0.0" for m in MODES}
