@@ -147,9 +147,7 @@ class StorageAdapter:
         self._missing = sum(last - first + 1 for first, last in self._local.index.gaps())
         if self._dsn is not None:
             self._recall_postgres()
-            for operation in self._local.backlog_operations():
-                effect = effect_of(Committed(operation, True), self.in_memory_storage)
-                self._tally.wrote(operation, effect, journaled=True)
+            self._tally.recall(self._local.journaled_operations())
 
     async def start(self) -> None:
         """Begin to accept, and to look for PostgreSQL."""
@@ -228,7 +226,9 @@ class StorageAdapter:
             self._ids.accept(self._keys.ids)
         self._adopted = await self._postgres.has_adopted()
         self._keys_known = True
-        self._local.reset_cursor(await self._postgres.cursor(self._local.journal.identity))
+        cursor = await self._postgres.cursor(self._local.journal.identity)
+        async with self._tally.lock:
+            self._tally.carried(await self._local.reset_cursor(cursor))
         await self._snapshot()
 
     async def _keep_house(self) -> None:

@@ -228,15 +228,16 @@ class LocalStore:
         """How long the oldest record that was not carried has waited."""
         return time.time() - self._oldest_at if self._oldest_at is not None else 0.0
 
-    def backlog_operations(self) -> Iterator[Operation]:
-        """Every operation not carried yet, oldest first; blocks."""
-        for record in self.journal.read_from(self.replayed + 1):
+    def journaled_operations(self) -> Iterator[tuple[Operation, bool]]:
+        """Every operation, oldest first, and whether it was carried already; blocks."""
+        for record in self.journal.read_from(self.journal.trimmed + 1):
             if isinstance(record, Entry):
                 with contextlib.suppress(msgspec.MsgspecError):
                     operation = decode(record.payload)
-                    if self._oldest_at is None:
+                    carried = record.sequence <= self.replayed
+                    if self._oldest_at is None and not carried:
                         self._oldest_at = moment_of(operation).timestamp()
-                    yield operation
+                    yield operation, carried
 
     async def unreplayed(self, most: int) -> tuple[list[Operation], int]:
         """The next operations to carry, oldest first, and the number of the last of them.
@@ -262,9 +263,27 @@ class LocalStore:
         self._read_up_to = last
         return operations, last
 
-    def reset_cursor(self, sequence: int) -> None:
-        """PostgreSQL says up to where it has this journal; it knows best."""
-        self.replayed = max(self.journal.trimmed, min(sequence, self.journal.last_sequence))
+    async def reset_cursor(self, sequence: int) -> list[Operation]:
+        """PostgreSQL says up to where it has this journal; it knows best.
+
+        Returns the operations that were carried and not known to be.
+        """
+        before, last = self.replayed, self.journal.last_sequence
+        self.replayed = max(self.journal.trimmed, min(sequence, last))
+        if self.replayed <= before:
+            return []
+        return await self._in(self._read_threads, partial(self._between, before, self.replayed))
+
+    def _between(self, before: int, last: int) -> list[Operation]:
+        operations: list[Operation] = []
+        for record in self.journal.read_from(before + 1):
+            if isinstance(record, Gap):
+                continue
+            if record.sequence > last:
+                break
+            with contextlib.suppress(msgspec.MsgspecError):
+                operations.append(decode(record.payload))
+        return operations
 
     async def carried(self, sequence: int) -> None:
         """Everything up to ``sequence`` is safe in PostgreSQL; when that is all, let go of it."""

@@ -7,6 +7,7 @@ the last snapshot plus the effects of what this process acknowledged after it.
 from __future__ import annotations
 
 import asyncio
+from collections.abc import Iterable
 from typing import Final, NamedTuple
 from uuid import UUID
 
@@ -14,10 +15,16 @@ import msgspec
 
 from audiobot.domain import Stats
 from audiobot.storage.memory import SafeInMemoryStorage
-from audiobot.storage.operations import AddConversation, Committed, Operation, RateConversation
+from audiobot.storage.operations import (
+    AddConversation,
+    Committed,
+    Operation,
+    RateConversation,
+    ReplaceKnowledge,
+)
 
 _MOST: Final = 200_000
-"""Effects remembered one by one; in a longer outage the rest only counts until it is carried."""
+"""Operations remembered one by one; in a longer outage the rest counts until it is carried."""
 
 
 class Effect(NamedTuple):
@@ -43,10 +50,45 @@ def effect_of(committed: Committed, memory: SafeInMemoryStorage) -> Effect | Non
             return None
 
 
+class _Part(NamedTuple):
+    """What one operation contributes to its dialogue: a rating with its version, or its being."""
+
+    version: int
+    rating: int
+    adds: bool
+
+
 def _count(counts: list[int], effect: Effect, sign: int = 1) -> None:
     if effect.before is not None:
         counts[effect.before] -= sign
     counts[effect.after] += sign
+
+
+class _Dialogue:
+    """A dialogue that the journal knows more of than PostgreSQL does."""
+
+    __slots__ = ("held", "newest", "pending")
+
+    def __init__(self, effect: Effect) -> None:
+        self.held = effect.before is not None
+        self.newest = (0, effect.before or 0)
+        self.pending: dict[UUID, _Part] = {}
+
+    def take(self, part: _Part) -> None:
+        """PostgreSQL has this part of it now."""
+        self.held = self.held or part.adds
+        self.newest = max(self.newest, (part.version, part.rating))
+
+    def missing(self, present: Iterable[UUID] = ()) -> Effect | None:
+        """What PostgreSQL will count otherwise when it has all; it has what is ``present``."""
+        held, newest = self.held, self.newest
+        for op_id in present:
+            held = held or self.pending[op_id].adds
+            newest = max(newest, self.pending[op_id][:2])
+        all_newest = max([newest, *(part[:2] for part in self.pending.values())])
+        if not (held or any(part.adds for part in self.pending.values())):
+            return None
+        return Effect(newest[1] if held else None, all_newest[1])
 
 
 class Tally:
@@ -62,28 +104,72 @@ class Tally:
         self.doubtful: dict[UUID, Operation] = {}
         self._since = [0] * 6
         self._journaled = [0] * 6
-        self._effects: dict[UUID, Effect] = {}
+        self._dialogues: dict[UUID, _Dialogue] = {}
+        self._tracked = 0
+        self._counted: set[UUID] = set()
 
     def wrote(self, operation: Operation, effect: Effect | None, *, journaled: bool) -> None:
         """A fresh operation was acknowledged."""
-        if effect is None:
+        if isinstance(operation, ReplaceKnowledge):
             return
-        _count(self._since, effect)
-        if journaled and len(self._effects) < _MOST:
-            _count(self._journaled, effect)
-            self._effects[operation.op_id] = effect
+        dialogue = self._dialogues.get(_about(operation))
+        repeated = isinstance(operation, AddConversation) and dialogue is not None
+        if effect is not None and operation.op_id not in self._counted and not repeated:
+            _count(self._since, effect)
+        if dialogue is None:
+            if not journaled or effect is None or self._tracked >= _MOST:
+                return
+            dialogue = self._dialogues[_about(operation)] = _Dialogue(effect)
+        self._recount(dialogue, -1)
+        if journaled:
+            self._tracked += operation.op_id not in dialogue.pending
+            dialogue.pending[operation.op_id] = _part(operation, effect)
+        else:
+            dialogue.take(_part(operation, effect))
+        self._recount(dialogue)
+
+    def recall(self, operations: Iterable[tuple[Operation, bool]]) -> None:
+        """Begin with what a journal holds, oldest first, each with whether it was carried.
+
+        What became of a dialogue that is not in it is not known.
+        """
+        early: dict[UUID, tuple[int, int]] = {}
+        carried: list[Operation] = []
+        for operation, was_carried in operations:
+            match operation:
+                case AddConversation(conversation=told):
+                    _, rating = early.get(told.log_id, (0, 0))
+                    self.wrote(operation, Effect(None, rating), journaled=True)
+                case RateConversation(log_id=log_id, rating=rating, version=version):
+                    # Only a dialogue that is known by now makes an effect of its own.
+                    known = Effect(0, rating) if log_id in self._dialogues else None
+                    if known is None:
+                        early[log_id] = max(early.get(log_id, (0, 0)), (version, rating))
+                    self.wrote(operation, known, journaled=True)
+            if was_carried:
+                carried.append(operation)
+        self.carried(carried)
+        self._since = list(self._journaled)
 
     def doubt(self, operation: Operation) -> None:
         """The journal will have it, and PostgreSQL perhaps too."""
         self.doubtful[operation.op_id] = operation
 
-    def carried(self, operations: list[Operation]) -> None:
+    def carried(self, operations: Iterable[Operation]) -> None:
         """These are in PostgreSQL now."""
         for operation in operations:
             self.doubtful.pop(operation.op_id, None)
-            effect = self._effects.pop(operation.op_id, None)
-            if effect is not None:
-                _count(self._journaled, effect, -1)
+            if isinstance(operation, ReplaceKnowledge):
+                continue
+            dialogue = self._dialogues.get(_about(operation))
+            if dialogue is None or operation.op_id not in dialogue.pending:
+                continue
+            self._recount(dialogue, -1)
+            self._tracked -= 1
+            dialogue.take(dialogue.pending.pop(operation.op_id))
+            self._recount(dialogue)
+            if not dialogue.pending:
+                del self._dialogues[_about(operation)]
 
     def renew(self, snapshot: Stats, present: set[UUID]) -> None:
         """Take a new snapshot in, which counts the doubtful operations in ``present``.
@@ -92,12 +178,29 @@ class Tally:
         """
         self.snapshot = snapshot
         self._since = self._missing(present)
+        # One that PostgreSQL has and the journal has not yet: it is counted, and will not be twice.
+        self._counted = present
+
+    def _recount(self, dialogue: _Dialogue, sign: int = 1) -> None:
+        missing = dialogue.missing()
+        if missing is not None:
+            _count(self._journaled, missing, sign)
 
     def _missing(self, present: set[UUID]) -> list[int]:
         """What the journal has and a snapshot that counts ``present`` has not."""
         missing = list(self._journaled)
-        for op_id in present & self._effects.keys():
-            _count(missing, self._effects[op_id], -1)
+        touched: dict[UUID, list[UUID]] = {}
+        for op_id in present:
+            log_id = _about(self.doubtful[op_id])
+            if log_id in self._dialogues and op_id in self._dialogues[log_id].pending:
+                touched.setdefault(log_id, []).append(op_id)
+        for log_id, there in touched.items():
+            for effect, sign in (
+                (self._dialogues[log_id].missing(), -1),
+                (self._dialogues[log_id].missing(there), 1),
+            ):
+                if effect is not None:
+                    _count(missing, effect, sign)
         return missing
 
     def overlaid(self, stats: Stats, present: set[UUID]) -> Stats:
@@ -107,6 +210,20 @@ class Tally:
     def told(self) -> Stats:
         """The snapshot with what came since."""
         return _sum(self.snapshot, self._since, complete=False)
+
+
+def _about(operation: Operation) -> UUID:
+    assert not isinstance(operation, ReplaceKnowledge)
+    if isinstance(operation, AddConversation):
+        return operation.conversation.log_id
+    return operation.log_id
+
+
+def _part(operation: Operation, effect: Effect | None) -> _Part:
+    if isinstance(operation, RateConversation):
+        return _Part(operation.version, operation.rating, adds=False)
+    early = effect.after if effect is not None else 0
+    return _Part(1 if early else 0, early, adds=True)
 
 
 def _sum(base: Stats, since: list[int], *, complete: bool) -> Stats:
