@@ -60,7 +60,7 @@ from audiobot.storage.operations import (
     ReplaceKnowledge,
     clock_version,
 )
-from audiobot.storage.postgres import PostgresStore
+from audiobot.storage.postgres import READ_SECONDS, WRITE_SECONDS, PostgresStore
 from audiobot.storage.replay import adopt
 from audiobot.storage.switch import Switch
 from audiobot.storage.tally import Tally, effect_of
@@ -114,6 +114,8 @@ class StorageAdapter:
         max_conversations: int = MAX_CONVERSATIONS,
         max_bytes: int = MAX_BYTES,
         slot: int = 0,
+        write_seconds: float = WRITE_SECONDS,
+        read_seconds: float = READ_SECONDS,
         tell: Callable[[Switched, int], None] = lambda switched, backlog: None,
     ) -> None:
         self.in_memory_storage = SafeInMemoryStorage(max_conversations, max_bytes)
@@ -131,6 +133,7 @@ class StorageAdapter:
         self._postgres: PostgresStore | None = None
         self._switch: Switch | None = None
         self._dsn = dsn
+        self._seconds = write_seconds, read_seconds
         self._conflicts = self._orphans = 0
         self._keys_known = dsn is None
         self._adopted = False
@@ -154,7 +157,10 @@ class StorageAdapter:
         await self._local.start()
         if self._dsn is None:
             return
-        self._postgres = PostgresStore(self._dsn, self._stored)
+        write, read = self._seconds
+        self._postgres = PostgresStore(
+            self._dsn, self._stored, write_seconds=write, read_seconds=read
+        )
         self._postgres.start()
         self._switch = Switch(
             self._state, self._postgres, self._local, self._tally, self._meet, self._keep_house

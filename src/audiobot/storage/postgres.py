@@ -56,6 +56,7 @@ _T = TypeVar("_T")
 WRITE_SECONDS: Final = 1.5
 """The operation deadline: what a live turn or rating may ask of PostgreSQL altogether."""
 READ_SECONDS: Final = 3.0
+_BEAT_SECONDS: Final = 1.0
 _STATEMENT_MS: Final = 2_000
 _LOCK_MS: Final = 1_000
 _POOL: Final = 5
@@ -412,13 +413,13 @@ class PostgresStore:
 
     # -- being reached ---------------------------------------------------------------------
 
-    async def beat(self, seconds: float = 1.0) -> None:
+    async def beat(self, seconds: float | None = None) -> None:
         """Write a heartbeat, and nothing into every table that live writes touch."""
 
         async def work(connection: AsyncConnection) -> None:
             await connection.execute(sql.BEAT, {"replica": self.replica})
 
-        await self._within(seconds, work)
+        await self._within(seconds or min(_BEAT_SECONDS, self.write_seconds), work)
 
     async def revision(self) -> str | None:
         """The schema's revision, None for a database without one."""
