@@ -11,7 +11,7 @@ import asyncio
 import contextlib
 import time
 from collections import OrderedDict
-from collections.abc import AsyncIterator, Callable, Sequence
+from collections.abc import AsyncIterator, Callable, Iterable, Sequence
 from functools import partial
 from pathlib import Path
 from typing import Final
@@ -122,7 +122,9 @@ class StorageAdapter:
         self._directory = directory
         self._ids = ids
         self._keys = keys
-        self._local = LocalStore(directory, self.in_memory_storage, self._journaled, slot=slot)
+        self._local = LocalStore(
+            directory, self.in_memory_storage, self._journaled, slot=slot, alone=dsn is None
+        )
         self._tally = Tally(_nothing())
         self._tell = tell
         self._state = (
@@ -204,6 +206,8 @@ class StorageAdapter:
         self._tally.wrote(operation, effect, journaled=False)
         if committed.rating is None:  # else only PostgreSQL has both
             self.in_memory_storage.apply(operation)
+        if isinstance(operation, ReplaceKnowledge):
+            self._knowledge = _newest([*self._knowledge, operation.source])
         if isinstance(operation, RateConversation):
             self._own[operation.op_id] = None
             while len(self._own) > _OWN_RATINGS:
@@ -537,10 +541,10 @@ class StorageAdapter:
                 self._knowledge = await home.knowledge()
             except DatabaseTrouble as trouble:
                 self._met(trouble)
-        sources = {source.name: source for source in self._knowledge}
+        sources = self._knowledge
         if self._overlaid:
-            sources |= {s.name: s for s in await self._local.knowledge(empty=True)}
-        return [sources[name] for name in sorted(sources) if sources[name].items]
+            sources = _newest([*sources, *await self._local.knowledge(empty=True)])
+        return sorted((s for s in sources if s.items), key=lambda s: s.name)
 
     def status(self) -> StorageStatus:
         """Where dialogues lie right now; see the port."""
@@ -570,6 +574,16 @@ class StorageAdapter:
 def _replace(path: Path, data: bytes) -> None:
     path.parent.mkdir(exist_ok=True)
     replace_file(path, data)
+
+
+def _newest(sources: Iterable[KnowledgeSource]) -> list[KnowledgeSource]:
+    """Of each name the source that was imported last; of two at once the later one."""
+    newest: dict[str, KnowledgeSource] = {}
+    for source in sources:
+        kept = newest.get(source.name)
+        if kept is None or source.imported_at >= kept.imported_at:
+            newest[source.name] = source
+    return list(newest.values())
 
 
 def _kept_in(operation: Operation, durability: Durability) -> Operation:

@@ -79,7 +79,8 @@ def _overlaid(
 class LocalStore:
     """The durable store of one process in one journal slot.
 
-    ``follow`` hears of every fresh commit before memory does.
+    ``follow`` hears of every fresh commit before memory does. ``alone`` says that nothing is
+    kept anywhere else, so that knowledge which changes nothing here changes nothing at all.
 
     ``open`` verifies the journal, mends what is damaged, brings the index up to it and fills
     memory; it blocks and belongs in a thread. ``start`` and everything after run on the loop.
@@ -92,8 +93,10 @@ class LocalStore:
         follow: Callable[[Committed], None] = lambda committed: None,
         *,
         slot: int = 0,
+        alone: bool = True,
     ) -> None:
         self._directory = directory
+        self._alone = alone
         self._tell = follow
         self.slot = slot
         self.memory = memory
@@ -435,7 +438,7 @@ class LocalStore:
                 stamped = self.index.stamp(operation)
                 operation = msgspec.structs.replace(operation, version=stamped)
             case ReplaceKnowledge():
-                if self.index.same_knowledge(operation.source):
+                if self._alone and self.index.same_knowledge(operation.source):
                     return Committed(operation, False)
                 stamped = self.index.stamp(operation)
                 operation = msgspec.structs.replace(operation, version=stamped)

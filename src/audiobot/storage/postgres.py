@@ -386,7 +386,7 @@ class PostgresStore:
             after = (rows[-1].created_at, rows[-1].id)
 
     async def knowledge(self) -> list[KnowledgeSource]:
-        """Every source that holds items, by name."""
+        """Every source, by name, also those that were emptied."""
         rows = await self._read(sql.SOURCES, {})
         return [
             KnowledgeSource(

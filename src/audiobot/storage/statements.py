@@ -304,8 +304,7 @@ NEWEST_RATING: Final = text(
 )
 
 SOURCES: Final = text(
-    "SELECT name, items, imported_at FROM knowledge_sources"
-    " WHERE items <> '[]'::jsonb ORDER BY name COLLATE \"C\""
+    'SELECT name, items, imported_at FROM knowledge_sources ORDER BY name COLLATE "C"'
 )
 
 CHANGES: Final = text(
