@@ -227,6 +227,9 @@ async def _export_to(
         if response.is_error:
             await response.aread()
             _checked(response)
+        if response.headers.get("X-AudioBot-Complete") == "false":
+            told = sentence("export_partial", language)
+            Console(stderr=True, soft_wrap=True).print(told, markup=False, highlight=False)
         async for chunk in response.aiter_bytes():
             file.write(chunk)
         file.flush()
@@ -347,8 +350,8 @@ async def inspect(language: Language) -> list[Check]:
 
 async def _database_check(url: str, language: Language) -> Check:
     """The server's version, what is missing, and how far away it is."""
-    dsn = parse_dsn(url)
     try:
+        dsn = parse_dsn(url)
         report = await asyncio.to_thread(look, dsn)
     except SetupError as error:
         return Check("bad", "PostgreSQL", sentence(error.code, language, **error.details))

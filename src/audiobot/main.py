@@ -31,16 +31,17 @@ from audiobot.answering.ranking import load_weights
 from audiobot.answering.sources import EmptyStart, StartingKnowledge
 from audiobot.conversation import ConversationService
 from audiobot.domain import utc_now
-from audiobot.errors import SetupError
+from audiobot.errors import SetupError, Unavailable
 from audiobot.http.access import Access, is_loopback
 from audiobot.http.app import create_app
 from audiobot.http.protocol import BoundedProtocol
 from audiobot.http.services import LearningState, Services, SystemSample
+from audiobot.messages import sentence
 from audiobot.ports import Imported
 from audiobot.settings import Settings, check_together, load_settings, unknown_names
 from audiobot.storage.adapter import StorageAdapter
 from audiobot.storage.directory import DataDirectory, DialogueIds, KeySet
-from audiobot.storage.dsn import parse_dsn
+from audiobot.storage.dsn import Dsn, parse_dsn
 from audiobot.storage.journal import replace_file
 from audiobot.storage.modes import Switched
 from audiobot.telemetry import Metrics, configure_logging, get_logger
@@ -55,6 +56,7 @@ GRACE_SECONDS: Final = 10
 _BACKLOG: Final = 2_048
 _SAMPLE_SECONDS: Final = 5.0
 _PROGRESS_SECONDS: Final = 2.0
+_SETTLE_SECONDS: Final = 1.5
 _NO_KNOWLEDGE: Final = "none"
 
 
@@ -85,11 +87,7 @@ async def open_core(
     will be asked (``answering``). A worker among several is given the ``directory`` that its
     parent owns, and works in a ``slot`` of it.
     """
-    dsn = parse_dsn(settings.database_url.get_secret_value()) if settings.database_url else None
-    if dsn is not None:
-        for name in dsn.unknown:
-            log.warning("unknown parameter of DATABASE_URL left out", name=name)
-        log.info("PostgreSQL is configured", server=dsn.shown)
+    dsn = _read_dsn(settings)
     async with AsyncExitStack() as stack:
         if directory is None:
             directory = own_directory(settings)
@@ -99,6 +97,7 @@ async def open_core(
             directory,
             DialogueIds(keys.ids),
             dsn=dsn,
+            misread=dsn is None and settings.database_url is not None,
             keys=keys,
             max_conversations=settings.max_conversations,
             slot=slot,
@@ -109,6 +108,8 @@ async def open_core(
         )
         await store.start()
         stack.push_async_callback(store.close)
+        # What is known, and what a command tells, shall be PostgreSQL's if it is there.
+        await store.settle(_SETTLE_SECONDS)
         model = make_language_model(settings)
         if model is not None:
             stack.push_async_callback(model.close)
@@ -144,7 +145,33 @@ def _revealed(secret: SecretStr | None) -> str | None:
     return secret.get_secret_value() if secret else None
 
 
+def _read_dsn(settings: Settings) -> Dsn | None:
+    """Where PostgreSQL is. A DATABASE_URL that cannot be read does not keep from serving."""
+    if settings.database_url is None:
+        return None
+    try:
+        dsn = parse_dsn(settings.database_url.get_secret_value())
+    except SetupError as error:
+        log.error(  # noqa: TRY400  # a trace could quote the URL, and that holds a password
+            "DATABASE_URL cannot be read: dialogues stay in the journal",
+            cause=error.details["cause"],
+        )
+        return None
+    for name in dsn.unknown:
+        log.warning("unknown parameter of DATABASE_URL left out", name=name)
+    log.info("PostgreSQL is configured", server=dsn.shown)
+    return dsn
+
+
 def _log_switch(switched: Switched, backlog: int) -> None:
+    if switched.before == switched.after:
+        log.warning(
+            "PostgreSQL is out of reach: dialogues go to the journal",
+            reason=switched.reason,
+            cause=sentence(f"cause_{switched.reason}", "en"),
+            backlog=backlog,
+        )
+        return
     log.info(
         "storage mode changed",
         before=switched.before,
@@ -201,13 +228,15 @@ async def _load(store: StorageAdapter, answerer: KnowledgeAnswerer) -> None:
 
     try:
         await answerer.start(progress)
+    except Unavailable:
+        complete = False  # PostgreSQL broke off: what is missing comes when it is heard again
     except Exception as error:  # noqa: BLE001  # the n-grams go on, health says so
         log.error(  # noqa: TRY400  # the text of an error may quote what it read
             "the encoder could not be loaded", kind=type(error).__name__
         )
-    else:
-        log.info("ready to answer by meaning")
-        await follow(store, answerer, alone=complete)
+        return
+    log.info("ready to answer by meaning")
+    await follow(store, answerer, alone=complete)
 
 
 async def _cancel(task: asyncio.Task[None]) -> None:

@@ -167,6 +167,10 @@ _SENTENCES: Final[dict[str, tuple[str, str]]] = {
         "PostgreSQL перестал отвечать, список оборвался: повторите через несколько секунд.",
         "PostgreSQL stopped answering and the list broke off: try again in a few seconds.",
     ),
+    "export_partial": (
+        "PostgreSQL недоступен: выгружено только то, что лежит в журнале.",
+        "PostgreSQL is out of reach: only what the journal holds was exported.",
+    ),
     "value_refused": (
         "База данных не принимает такое значение: измените его и повторите.",
         "The database does not take such a value: change it and try again.",
@@ -234,6 +238,7 @@ _SENTENCES: Final[dict[str, tuple[str, str]]] = {
         "The role lacks rights: {rights}. Give them with GRANT.",
     ),
     # Why PostgreSQL is away, after a colon or in brackets.
+    "cause_url": ("DATABASE_URL не разобрать", "DATABASE_URL cannot be read"),
     "cause_starting": ("ещё не опрошен", "not asked yet"),
     "cause_refused": ("соединение отклонено", "connection refused"),
     "cause_dns": ("имя сервера не находится", "the server's name is not found"),

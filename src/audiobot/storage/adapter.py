@@ -99,9 +99,10 @@ def _nothing() -> Stats:
 class StorageAdapter:
     """The hybrid store; see :class:`audiobot.ports.Store` for what it promises.
 
-    Without ``dsn`` it stays in mode ``memory``. ``open`` blocks (it reads the journal) and belongs
-    in a thread; ``start`` follows on the loop. ``tell`` hears of every change of mode and of
-    the journal's backlog then.
+    Without ``dsn`` it stays in mode ``memory``; when one was meant and could not be read
+    (``misread``), in mode ``fallback``. ``open`` blocks (it reads the journal) and belongs in a
+    thread; ``start`` follows on the loop. ``tell`` hears of every change of mode and of the
+    journal's backlog then.
     """
 
     def __init__(
@@ -110,6 +111,7 @@ class StorageAdapter:
         ids: DialogueIds,
         *,
         dsn: Dsn | None = None,
+        misread: bool = False,
         keys: KeySet | None = None,
         max_conversations: int = MAX_CONVERSATIONS,
         max_bytes: int = MAX_BYTES,
@@ -127,17 +129,18 @@ class StorageAdapter:
         )
         self._tally = Tally(_nothing())
         self._tell = tell
+        self._hybrid = dsn is not None or misread
         self._state = (
-            ModeState("memory", "memory", self._switched)
-            if dsn is None
-            else ModeState("fallback", "starting", self._switched)
+            ModeState("fallback", "url" if misread else "starting", self._switched)
+            if self._hybrid
+            else ModeState("memory", "memory", self._switched)
         )
         self._postgres: PostgresStore | None = None
         self._switch: Switch | None = None
         self._dsn = dsn
         self._seconds = write_seconds, read_seconds
         self._conflicts = self._orphans = 0
-        self._keys_known = dsn is None
+        self._keys_known = not self._hybrid
         self._adopted = False
         self._knowledge: list[KnowledgeSource] = []
         self._own: OrderedDict[UUID, None] = OrderedDict()
@@ -150,7 +153,7 @@ class StorageAdapter:
         self._local.open(progress)
         self._ephemeral = self._directory.ephemeral
         self._missing = sum(last - first + 1 for first, last in self._local.index.gaps())
-        if self._dsn is not None:
+        if self._hybrid:
             self._recall_postgres()
             self._tally.recall(self._local.journaled_operations())
 
@@ -168,6 +171,12 @@ class StorageAdapter:
             self._state, self._postgres, self._local, self._tally, self._meet, self._keep_house
         )
         self._switch.start()
+
+    async def settle(self, seconds: float) -> None:
+        """Wait, so long at most, until the first attempt to reach PostgreSQL has ended."""
+        if self._switch is not None:
+            with contextlib.suppress(TimeoutError):
+                await asyncio.wait_for(self._switch.tried.wait(), seconds)
 
     async def close(self) -> None:
         """Finish what was handed in, carry over what can be, close every file."""
@@ -195,7 +204,7 @@ class StorageAdapter:
         self._switch.met(trouble)
 
     def _switched(self, switched: Switched) -> None:
-        self._tell(switched, self._local.backlog if self._dsn is not None else 0)
+        self._tell(switched, self._local.backlog if self._hybrid else 0)
 
     # -- following -------------------------------------------------------------------------
 
@@ -221,7 +230,7 @@ class StorageAdapter:
 
     def _journaled(self, committed: Committed) -> None:
         """The journal has taken a fresh operation; memory follows after this."""
-        if self._dsn is None:
+        if not self._hybrid:
             return
         effect = effect_of(committed, self.in_memory_storage)
         self._tally.wrote(committed.operation, effect, journaled=True)
@@ -416,7 +425,7 @@ class StorageAdapter:
                 return *await home.get(log_id), True
             except DatabaseTrouble as trouble:
                 self._met(trouble)
-        return None, (0, b""), self._postgres is None
+        return None, (0, b""), not self._hybrid
 
     async def replace_knowledge(self, name: str, items: Sequence[KnowledgeItem]) -> bool:
         """Replace a source's items; see the port."""
@@ -465,7 +474,7 @@ class StorageAdapter:
 
     async def get_stats(self) -> Stats:
         """Totals; see the port."""
-        if self._postgres is None:
+        if not self._hybrid:
             return await self._local.stats()
         home = self._home
         if home is not None:
@@ -533,7 +542,7 @@ class StorageAdapter:
 
     async def get_knowledge(self) -> list[KnowledgeSource]:
         """Every source; see the port."""
-        if self._postgres is None:
+        if not self._hybrid:
             return await self._local.knowledge()
         home = self._home
         if home is not None:
@@ -552,8 +561,7 @@ class StorageAdapter:
         reason = self._state.reason
         if refusal is not None and not self._state.to_postgres:
             reason = "full" if isinstance(refusal, StorageFull) else "unwritable"
-        hybrid = self._dsn is not None
-        backlog = self._local.backlog if hybrid else 0
+        backlog = self._local.backlog if self._hybrid else 0
         return StorageStatus(
             mode=self._state.mode,
             reason=reason,
@@ -566,8 +574,8 @@ class StorageAdapter:
             ephemeral=self._ephemeral,
             missing_records=self._missing + self._local.unreadable + self._local.suspect_segments,
             conflicts=self._local.conflicts + self._conflicts,
-            orphans=self._orphans if hybrid else self._local.orphans,
-            complete=not hybrid or self._state.to_postgres,
+            orphans=self._orphans if self._hybrid else self._local.orphans,
+            complete=not self._hybrid or self._state.to_postgres,
         )
 
 

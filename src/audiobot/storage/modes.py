@@ -32,7 +32,10 @@ TRANSITIONS: Final[dict[tuple[Mode, Event], Mode]] = {
 
 
 class Switched(NamedTuple):
-    """One change of mode, as it is logged: from, to, why, and how long the old mode lasted."""
+    """One change of mode, as it is logged: from, to, why, and how long the old mode lasted.
+
+    From a mode to itself when only the reason is another.
+    """
 
     before: Mode
     after: Mode
@@ -55,6 +58,13 @@ class ModeState:
     def to_postgres(self) -> bool:
         """True while new writes go to PostgreSQL."""
         return self.mode in ("postgres", "recovering")
+
+    def explain(self, reason: str) -> None:
+        """The mode in force has another reason."""
+        if reason != self.reason:
+            self.reason = reason
+            seconds = (utc_now() - self.since).total_seconds()
+            self._tell(Switched(self.mode, self.mode, reason, seconds))
 
     def happen(self, event: Event, reason: str) -> bool:
         """Let an event have its effect; false when it has none in this mode."""

@@ -41,7 +41,7 @@ class Switch:
     """Owns the mode of a store with a DATABASE_URL; see the module.
 
     ``prepare`` is run each time PostgreSQL is reached, before the mode changes; what it raises
-    counts as not reached.
+    counts as not reached. ``tried`` is set once the first attempt to reach it has ended.
     """
 
     def __init__(
@@ -64,6 +64,7 @@ class Switch:
         self._recovering = asyncio.Event()
         self._tasks: list[asyncio.Task[None]] = []
         self._batch = BATCH
+        self.tried = asyncio.Event()
         self.database_ok = False
         self.refused = 0
 
@@ -141,9 +142,11 @@ class Switch:
                 self._circuit.reset()
                 if self._state.happen("reached", "reached"):
                     self._recovering.set()
+                self.tried.set()
                 continue
             if self._state.mode == "fallback":
-                self._state.reason = reason
+                self._state.explain(reason)
+            self.tried.set()
             await asyncio.sleep(backoff * random.uniform(0.75, 1.25))  # noqa: S311  # jitter
             backoff = min(2 * backoff, MOST_BACKOFF)
 
