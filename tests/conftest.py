@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import time
 from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
+from typing import Literal
 
 import pytest
 
@@ -20,6 +23,44 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     for item in items:
         folder = Path(item.fspath).parent.name
         item.add_marker(getattr(pytest.mark, folder))
+
+
+Home = Literal["journal", "postgres"]
+
+
+@pytest.fixture(scope="session", params=["journal", "postgres"])
+def home(request: pytest.FixtureRequest) -> Home:
+    """Where dialogues live. A test that asks for it, by however many steps, runs in both homes."""
+    return request.param
+
+
+@contextmanager
+def settled(home: Home, cluster: Cluster) -> Iterator[dict[str, str]]:
+    """The settings of a server in this home, with nothing in it yet.
+
+    Not one connection may be left when its servers have ended.
+    """
+    if home == "journal":
+        yield {}
+        return
+    with cluster.database(template=template_of(cluster, migrate)) as name:
+        yield {"DATABASE_URL": cluster.dsn(name)}
+        wait_until_left(cluster, name)
+
+
+def wait_until_left(cluster: Cluster, database: str, seconds: float = 10) -> None:
+    """A killed client's backend needs a moment to notice."""
+    deadline = time.monotonic() + seconds
+    while left := cluster.connections(database):
+        assert time.monotonic() < deadline, f"{left} connections are left"
+        time.sleep(0.02)
+
+
+@pytest.fixture
+def settings(home: Home, cluster: Cluster) -> Iterator[dict[str, str]]:
+    """The settings of the test's own servers in this home."""
+    with settled(home, cluster) as found:
+        yield found
 
 
 @pytest.fixture(scope="module")

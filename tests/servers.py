@@ -76,6 +76,13 @@ class Server:
             assert time.monotonic() < deadline, self.log
             time.sleep(0.05)
 
+    def wait_for_mode(self, mode: str, seconds: float = 10) -> None:
+        """Wait until dialogues are kept in this mode."""
+        deadline = time.monotonic() + seconds
+        while (storage := self.health()["storage"])["mode"] != mode:
+            assert time.monotonic() < deadline, (storage, self.log)
+            time.sleep(0.02)
+
     def kill(self) -> None:
         self.process.send_signal(signal.SIGKILL)
         self.process.wait(10)

@@ -62,15 +62,6 @@ def test_several_workers_without_a_database_are_refused(tmp_path: Path) -> None:
     assert_refused(done, "DATABASE_URL", "--workers")
 
 
-def test_a_database_that_this_version_cannot_use_is_refused_and_its_password_not_told(
-    tmp_path: Path,
-) -> None:
-    url = "postgresql://u:sesame-77@127.0.0.1/x"
-    done = run(tmp_path / "data", "serve", "--port", "0", DATABASE_URL=url)
-    assert_refused(done, "DATABASE_URL")
-    assert "sesame-77" not in done.stderr + done.stdout
-
-
 def test_a_second_server_on_the_same_directory_is_refused_and_the_first_named(
     shared: Server,
 ) -> None:

@@ -7,6 +7,7 @@ from datetime import UTC, datetime, timedelta
 
 import pytest
 
+from tests.conftest import Home
 from tests.integration.raw import UUID_FORM
 from tests.servers import Server
 
@@ -52,8 +53,8 @@ def test_process_replies_with_exactly_the_fields_of_the_contract(
     assert (reply["outcome"], reply["model_used"]) == (outcome, model)
 
 
-def test_g01_the_reply_names_where_the_turn_lies_safe(shared: Server) -> None:
-    assert shared.ask("привет")["durability"] == "journal"
+def test_g01_the_reply_names_where_the_turn_lies_safe(shared: Server, home: Home) -> None:
+    assert shared.ask("привет")["durability"] == home
 
 
 def test_an_answer_shows_what_it_rests_on_and_a_hand_over_rests_on_nothing(shared: Server) -> None:

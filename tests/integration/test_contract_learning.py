@@ -9,6 +9,8 @@ from pathlib import Path
 
 import pytest
 
+from tests.conftest import Home
+from tests.integration.conftest import MODE
 from tests.integration.raw import assert_error
 from tests.servers import Server, serving
 
@@ -19,9 +21,10 @@ NDJSON = {"Accept": "application/x-ndjson"}
 
 
 @pytest.fixture
-def fresh(tmp_path: Path) -> Iterator[Server]:
+def fresh(tmp_path: Path, home: Home, settings: dict[str, str]) -> Iterator[Server]:
     """A server of the test's own, with nothing in it."""
-    with serving(tmp_path / "data") as running:
+    with serving(tmp_path / "data", **settings) as running:
+        running.wait_for_mode(MODE[home])
         running.wait_for_meaning()
         yield running
         running.kill()  # how it stops is another test's
@@ -133,7 +136,9 @@ def test_a_handed_over_dialogue_never_becomes_training_data(shared: Server) -> N
 def test_export_has_exactly_the_fields_of_the_contract(shared: Server) -> None:
     shared.rate(shared.ask(EXACT)["log_id"], 5)
     body = shared.client.get("/api/learning/export").json()
-    assert set(body) == {"total_exported", "min_rating_used", "data", "export_timestamp"}
+    named = {"total_exported", "min_rating_used", "data", "export_timestamp", "complete"}
+    assert set(body) == named
+    assert body["complete"] is True
     assert body["total_exported"] == len(body["data"]) > 0
     assert body["min_rating_used"] == 4
     for row in body["data"]:

@@ -10,6 +10,8 @@ import pytest
 from prometheus_client.parser import text_string_to_metric_families
 
 import audiobot
+from tests.conftest import Home
+from tests.integration.conftest import MODE
 from tests.servers import Server
 
 HEALTH = {
@@ -50,10 +52,10 @@ def test_health_has_all_its_keys_and_is_healthy(shared: Server) -> None:
     assert all(isinstance(v, int | float) for v in body["system_metrics"].values())
 
 
-def test_health_says_what_is_usable_now_in_booleans(shared: Server) -> None:
+def test_health_says_what_is_usable_now_in_booleans(shared: Server, home: Home) -> None:
     services = shared.health()["services"]
     assert services == {
-        "database": False,
+        "database": home == "postgres",
         "storage": True,
         "embeddings": True,
         "llm": False,
@@ -68,9 +70,10 @@ def test_the_critical_checks_are_flat_and_all_booleans(shared: Server) -> None:
     assert all(type(value) is bool for value in checks.values())
 
 
-def test_g01_health_names_mode_and_durability(shared: Server) -> None:
+def test_g01_health_names_mode_and_durability(shared: Server, home: Home) -> None:
     storage = shared.health()["storage"]
-    assert (storage["mode"], storage["durability"]) == ("memory", "journal")
+    assert (storage["mode"], storage["durability"]) == (MODE[home], home)
+    assert storage["survives_machine_loss"] is (home == "postgres")
     assert storage["journal_backlog"] == 0
     assert storage["oldest_backlog_seconds"] == 0
 
@@ -84,10 +87,10 @@ def test_health_counts_what_there_is_to_learn_from(shared: Server) -> None:
     assert learning["embeddings_cached"] > 0
 
 
-def test_ready_is_200_while_something_durable_can_be_accepted(shared: Server) -> None:
+def test_ready_is_200_while_something_durable_can_be_accepted(shared: Server, home: Home) -> None:
     response = shared.client.get("/api/ready")
     assert response.status_code == 200
-    assert response.json() == {"ready": True, "mode": "memory"}
+    assert response.json() == {"ready": True, "mode": MODE[home]}
 
 
 def test_metrics_count_requests_by_route_template_and_status(shared: Server) -> None:

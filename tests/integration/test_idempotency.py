@@ -11,6 +11,8 @@ from pathlib import Path
 import httpx
 import pytest
 
+from tests.conftest import Home
+from tests.integration.conftest import MODE
 from tests.integration.raw import FEEDBACK, PROCESS, assert_error, post_json
 from tests.servers import Server, start
 
@@ -169,7 +171,7 @@ def test_a_question_and_a_rating_under_one_key_do_not_meet(shared: Server, key: 
 
 
 @pytest.fixture
-def crashing(tmp_path: Path) -> Iterator[list[Server]]:
+def crashing(settings: dict[str, str]) -> Iterator[list[Server]]:
     """Servers on one directory, one after the other; what still runs is killed at the end."""
     servers: list[Server] = []
     yield servers
@@ -180,17 +182,18 @@ def crashing(tmp_path: Path) -> Iterator[list[Server]]:
 
 
 def test_g06_a_key_outlives_kill_9_and_an_orderly_restart(
-    tmp_path: Path, crashing: list[Server], key: str
+    tmp_path: Path, crashing: list[Server], settings: dict[str, str], home: Home, key: str
 ) -> None:
     data, rating_key = tmp_path / "data", uuid.uuid4().hex
-    crashing.append(start(data))
+    crashing.append(start(data, **settings))
+    crashing[0].wait_for_mode(MODE[home])
     first = post(crashing[0], PROCESS, key, message="спасибо")
     body = {"log_id": json.loads(first.content)["log_id"], "rating": 4}
     rated = post(crashing[0], FEEDBACK, rating_key, **body)
     crashing[0].kill()
 
     for number in (1, 2):
-        crashing.append(start(data))
+        crashing.append(start(data, **settings))
         server = crashing[number]
         assert post(server, PROCESS, key, message="спасибо").content == first.content
         assert post(server, FEEDBACK, rating_key, **body).content == rated.content

@@ -9,6 +9,8 @@ from typing import Any
 
 import pytest
 
+from tests.conftest import Home, settled
+from tests.postgres import Cluster
 from tests.servers import Server, run, serving
 
 SAMPLE = "Сколько стоит уборка подъезда в пятиэтажном доме?"
@@ -17,9 +19,12 @@ CSV = f"question,answer\n{OURS},Кота директора зовут Барс�
 
 
 @pytest.fixture(scope="module")
-def owned(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Server]:
+def owned(
+    tmp_path_factory: pytest.TempPathFactory, home: Home, cluster: Cluster
+) -> Iterator[Server]:
     """A server that takes imports in; each test brings files of its own names."""
-    with serving(tmp_path_factory.mktemp("owned") / "data") as running:
+    place = tmp_path_factory.mktemp("owned") / "data"
+    with settled(home, cluster) as settings, serving(place, **settings) as running:
         running.wait_for_meaning()
         yield running
         running.kill()  # how it stops is another test's
@@ -36,19 +41,19 @@ def bring(server: Server, name: str, content: str | bytes) -> dict[str, Any]:
     return body
 
 
-def command(data: Path, file: Path, exit_code: int = 0) -> str:
+def command(data: Path, file: Path, exit_code: int = 0, **settings: str) -> str:
     """What ``audiobot import`` printed, on one line."""
-    done = run(data, "import", str(file))
+    done = run(data, "import", str(file), **settings)
     assert done.returncode == exit_code, done.stdout + done.stderr
     assert "Traceback" not in done.stderr
     return "".join(done.stderr.splitlines())
 
 
 def test_imported_knowledge_counts_at_once_replaces_the_sample_and_outlives_a_restart(
-    tmp_path: Path,
+    tmp_path: Path, settings: dict[str, str]
 ) -> None:
     data = tmp_path / "data"
-    with serving(data) as server:
+    with serving(data, **settings) as server:
         server.wait_for_meaning()
         assert server.ask(SAMPLE)["outcome"] == "answered"
         assert server.ask(OURS)["outcome"] == "handed_over"
@@ -58,7 +63,7 @@ def test_imported_knowledge_counts_at_once_replaces_the_sample_and_outlives_a_re
         changed = CSV.replace("Барсик", "Пушок")
         bring(server, "ours.csv", changed)
         assert server.ask(OURS)["response"] == "Кота директора зовут Пушок."
-    with serving(data) as server:
+    with serving(data, **settings) as server:
         server.wait_for_meaning()
         assert server.ask(OURS)["response"] == "Кота директора зовут Пушок."
         assert server.ask(SAMPLE)["outcome"] == "handed_over"
@@ -222,7 +227,9 @@ def test_a_table_whose_rows_are_all_gone_is_withdrawn_by_importing_it(
     assert owned.ask("Где наш зонтик?")["response"] != "Зонтик висит в прихожей."
 
 
-def test_offline_a_folder_is_imported_whole_and_again_without_a_change(tmp_path: Path) -> None:
+def test_offline_a_folder_is_imported_whole_and_again_without_a_change(
+    tmp_path: Path, settings: dict[str, str]
+) -> None:
     data, folder = tmp_path / "data", tmp_path / "knowledge"
     for name, animal in (("one", "Барсик"), ("two", "Полкан")):
         (folder / name).mkdir(parents=True)
@@ -231,11 +238,11 @@ def test_offline_a_folder_is_imported_whole_and_again_without_a_change(tmp_path:
     (folder / "doc.md").write_text("# Кот\n\nКот любит рыбу минтай.\n")
     (folder / "README.md").write_text("# Не знания\n\nСлова о папке.\n")
     (folder / "photo.png").write_bytes(b"\x89PNG")
-    first = command(data, folder)
+    first = command(data, folder, **settings)
     assert "README" not in first
     assert first.count("=") == 0
-    with serving(data) as server:
-        assert command(data, folder).count("=") == 3
+    with serving(data, **settings) as server:
+        assert command(data, folder, **settings).count("=") == 3
         server.wait_for_meaning()
         # Files of one name in two folders do not take each other's place.
         assert server.ask("Кто живёт в папке one?")["response"] == "Там живёт Барсик."
@@ -243,8 +250,10 @@ def test_offline_a_folder_is_imported_whole_and_again_without_a_change(tmp_path:
         server.kill()
 
 
-def test_knowledge_none_leaves_small_talk_and_hands_all_else_over(tmp_path: Path) -> None:
-    with serving(tmp_path / "data", AUDIOBOT_KNOWLEDGE="none") as server:
+def test_knowledge_none_leaves_small_talk_and_hands_all_else_over(
+    tmp_path: Path, settings: dict[str, str]
+) -> None:
+    with serving(tmp_path / "data", **settings, AUDIOBOT_KNOWLEDGE="none") as server:
         server.wait_for_meaning()
         assert server.ask("привет")["model_used"] == "small_talk"
         for question in (SAMPLE, "How much does entrance cleaning cost?", "да"):
@@ -254,11 +263,11 @@ def test_knowledge_none_leaves_small_talk_and_hands_all_else_over(tmp_path: Path
 
 
 def test_knowledge_none_ignores_what_was_imported_before_and_takes_what_comes_then(
-    tmp_path: Path,
+    tmp_path: Path, settings: dict[str, str]
 ) -> None:
     (tmp_path / "ours.csv").write_text(CSV)
-    command(tmp_path / "data", tmp_path / "ours.csv")
-    with serving(tmp_path / "data", AUDIOBOT_KNOWLEDGE="none") as server:
+    command(tmp_path / "data", tmp_path / "ours.csv", **settings)
+    with serving(tmp_path / "data", **settings, AUDIOBOT_KNOWLEDGE="none") as server:
         server.wait_for_meaning()
         for question in (OURS, SAMPLE):
             assert server.ask(question)["outcome"] == "handed_over"
@@ -267,7 +276,9 @@ def test_knowledge_none_ignores_what_was_imported_before_and_takes_what_comes_th
         server.kill()
 
 
-def test_a_file_that_is_gone_from_the_folder_is_withdrawn_at_the_next_start(tmp_path: Path) -> None:
+def test_a_file_that_is_gone_from_the_folder_is_withdrawn_at_the_next_start(
+    tmp_path: Path, settings: dict[str, str]
+) -> None:
     folder = tmp_path / "knowledge"
     folder.mkdir()
     (folder / "cat.csv").write_text(CSV)
@@ -275,29 +286,31 @@ def test_a_file_that_is_gone_from_the_folder_is_withdrawn_at_the_next_start(tmp_
         "question,answer\nГде живёт пёс Полкан?,Полкан живёт в будке.\n"
     )
     setting = {"AUDIOBOT_KNOWLEDGE": str(folder)}
-    with serving(tmp_path / "data", **setting) as server:
+    with serving(tmp_path / "data", **settings, **setting) as server:
         server.wait_for_meaning()
         assert server.ask(OURS)["outcome"] == "answered"
         server.kill()
     (folder / "cat.csv").unlink()
-    with serving(tmp_path / "data", **setting) as server:
+    with serving(tmp_path / "data", **settings, **setting) as server:
         server.wait_for_meaning()
         assert server.ask(OURS)["response"] != "Кота директора зовут Барсик."
         assert "knowledge withdrawn" in server.log
         server.kill()
     (folder / "dog.csv").write_text("question,answer\n")
-    with serving(tmp_path / "data", **setting) as server:
+    with serving(tmp_path / "data", **settings, **setting) as server:
         server.wait_for_meaning()
         for question in ("Где живёт пёс Полкан?", SAMPLE):
             assert server.ask(question)["outcome"] == "handed_over"
         server.kill()
 
 
-def test_knowledge_of_a_folder_is_known_at_start_and_the_sample_is_not(tmp_path: Path) -> None:
+def test_knowledge_of_a_folder_is_known_at_start_and_the_sample_is_not(
+    tmp_path: Path, settings: dict[str, str]
+) -> None:
     folder = tmp_path / "knowledge"
     folder.mkdir()
     (folder / "faq.csv").write_text(CSV + "Вопрос без ответа,\n")
-    with serving(tmp_path / "data", AUDIOBOT_KNOWLEDGE=str(folder)) as server:
+    with serving(tmp_path / "data", **settings, AUDIOBOT_KNOWLEDGE=str(folder)) as server:
         server.wait_for_meaning()
         assert server.ask(OURS)["response"] == "Кота директора зовут Барсик."
         assert server.ask(SAMPLE)["outcome"] == "handed_over"
