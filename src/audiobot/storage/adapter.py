@@ -80,6 +80,10 @@ class _Remembered(msgspec.Struct, frozen=True):
     stats: Stats
     knowledge: list[KnowledgeSource]
     adopted: bool
+    journal: UUID | None = None
+    carried: int = 0
+    """``stats`` count this journal up to this number, and beyond it ``present``."""
+    present: list[UUID] = []
 
 
 def _nothing() -> Stats:
@@ -154,8 +158,11 @@ class StorageAdapter:
         self._ephemeral = self._directory.ephemeral
         self._missing = sum(last - first + 1 for first, last in self._local.index.gaps())
         if self._hybrid:
-            self._recall_postgres()
-            self._tally.recall(self._local.journaled_operations())
+            counted = self._recall_postgres()
+            self._tally.recall(
+                (operation, counted(number, operation))
+                for number, operation in self._local.operations()
+            )
 
     async def start(self) -> None:
         """Begin to accept, and to look for PostgreSQL."""
@@ -263,19 +270,33 @@ class StorageAdapter:
         async with self._postgres.pause, self._tally.lock:
             stats, present = await self._postgres.stats(self._tally.doubtful.values())
             self._tally.renew(stats, present)
+            carried = self._local.replayed
         self._knowledge = await self._postgres.knowledge()
-        remembered = _Remembered(stats, self._knowledge, self._adopted)
+        remembered = _Remembered(
+            stats,
+            self._knowledge,
+            self._adopted,
+            self._local.journal.identity,
+            carried,
+            list(present),
+        )
         path = self._directory.path / "cache" / f"postgres-{self._local.slot}.msgpack"
         data = msgspec.msgpack.encode(remembered)
         with contextlib.suppress(OSError):
             await asyncio.to_thread(partial(_replace, path, data))
 
-    def _recall_postgres(self) -> None:
+    def _recall_postgres(self) -> Callable[[int, Operation], bool]:
+        """Take the remembered totals; returns which operations of the journal they count."""
         path = self._directory.path / "cache" / f"postgres-{self._local.slot}.msgpack"
         with contextlib.suppress(OSError, msgspec.MsgspecError):
             kept = msgspec.msgpack.decode(path.read_bytes(), type=_Remembered)
             self._tally.renew(kept.stats, set())
             self._knowledge, self._adopted = kept.knowledge, kept.adopted
+            if kept.journal == self._local.journal.identity:
+                carried, present = max(kept.carried, self._local.replayed), set(kept.present)
+                return lambda number, operation: number <= carried or operation.op_id in present
+        carried = self._local.replayed
+        return lambda number, operation: number <= carried
 
     # -- writing ---------------------------------------------------------------------------
 

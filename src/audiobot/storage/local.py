@@ -231,16 +231,15 @@ class LocalStore:
         """How long the oldest record that was not carried has waited."""
         return time.time() - self._oldest_at if self._oldest_at is not None else 0.0
 
-    def journaled_operations(self) -> Iterator[tuple[Operation, bool]]:
-        """Every operation, oldest first, and whether it was carried already; blocks."""
-        for record in self.journal.read_from(self.journal.trimmed + 1):
+    def operations(self, after: int = 0) -> Iterator[tuple[int, Operation]]:
+        """Every operation in the journal with a number above ``after``, oldest first; blocks."""
+        for record in self.journal.read_from(after + 1):
             if isinstance(record, Entry):
                 with contextlib.suppress(msgspec.MsgspecError):
                     operation = decode(record.payload)
-                    carried = record.sequence <= self.replayed
-                    if self._oldest_at is None and not carried:
+                    if self._oldest_at is None and record.sequence > self.replayed:
                         self._oldest_at = moment_of(operation).timestamp()
-                    yield operation, carried
+                    yield record.sequence, operation
 
     async def unreplayed(self, most: int) -> tuple[list[Operation], int]:
         """The next operations to carry, oldest first, and the number of the last of them.

@@ -209,11 +209,16 @@ class Switch:
         started = _now()
         async with self._tally.lock:
             replayed = self._local.replayed
-            self.refused += await replay(
-                self._postgres, self._local.journal, operations, (replayed, last)
-            )
+            try:
+                self.refused += await replay(
+                    self._postgres, self._local.journal, operations, (replayed, last)
+                )
+            except DatabaseTrouble:
+                for operation in operations:
+                    self._tally.doubt(operation)
+                raise
             self._tally.carried(operations)
-        await self._local.carried(last)
+            await self._local.carried(last)
         if _now() - started > SLOW_BATCH_SECONDS:
             self._batch = max(1, self._batch // 2)
         elif self._batch < BATCH:
