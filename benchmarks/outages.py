@@ -188,8 +188,8 @@ async def started_without(quick: bool) -> dict[str, object]:
             balance = load.verify(cluster, database)
             stage.server.stop()
             await load.client.aclose()
-    return {"fault": "started while PostgreSQL is down", **balance,
-            "serves after, s": round(serves, 2), "back after, s": round(back - healed, 2)}  # fmt: skip
+    waits = {"serves after, s": round(serves, 2), "back after, s": round(back - healed, 2)}
+    return {"fault": "started while PostgreSQL is down", **balance, **waits}
 
 
 def table(rows: list[dict[str, object]]) -> str:

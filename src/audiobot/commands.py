@@ -365,6 +365,8 @@ async def _database_check(url: str, language: Language) -> Check:
         return Check("bad", "PostgreSQL", f"{what}. {text}")
     if report.revision != head():
         return Check("note", "PostgreSQL", f"{what}. {sentence('doctor_migrate', language)}")
+    if report.orphans:
+        what += f". {sentence('doctor_orphans', language, count=report.orphans)}"
     return Check("ok", "PostgreSQL", what)
 
 

@@ -237,6 +237,10 @@ _SENTENCES: Final[dict[str, tuple[str, str]]] = {
         "Роли не хватает прав: {rights}. Выдайте их командой GRANT.",
         "The role lacks rights: {rights}. Give them with GRANT.",
     ),
+    "doctor_orphans": (
+        "Векторов без диалога: {count}. Они хранятся и ни на что не влияют.",
+        "Vectors without a dialogue: {count}. They are kept and change nothing.",
+    ),
     # Why PostgreSQL is away, after a colon or in brackets.
     "cause_url": ("DATABASE_URL не разобрать", "DATABASE_URL cannot be read"),
     "cause_starting": ("ещё не опрошен", "not asked yet"),
@@ -255,6 +259,10 @@ _SENTENCES: Final[dict[str, tuple[str, str]]] = {
     ),
     "cause_full": ("на сервере нет места", "the server is out of room"),
     "cause_restarting": ("сервер перезапускается", "the server is restarting"),
+    "cause_hindered": (
+        "обновлению мешает объект, зависящий от таблиц: его назовёт audiobot migrate",
+        "something that depends on the tables hinders their upgrade: audiobot migrate names it",
+    ),
     "cause_foreign": ("база другой программы", "a database of another program"),
     "cause_too_old": ("сервер слишком стар", "the server is too old"),
     "cause_unknown": ("неизвестная ошибка", "an unknown error"),
@@ -267,6 +275,19 @@ _SENTENCES: Final[dict[str, tuple[str, str]]] = {
         "AudioBot отдельную базу и укажите её в DATABASE_URL.",
         "The database belongs to another program or to a later AudioBot ({found}). Make one for "
         "AudioBot alone and name it in DATABASE_URL.",
+    ),
+    "database_no_rights": (
+        "Роль не может создать или изменить таблицы ({server}: {cause}). Выдайте ей GRANT CREATE "
+        "ON SCHEMA, сделайте её владельцем таблиц или выполните audiobot migrate от имени "
+        "владельца.",
+        "The role may not create or change the tables ({server}: {cause}). Give it GRANT CREATE "
+        "ON SCHEMA, make it the tables' owner, or run audiobot migrate as their owner.",
+    ),
+    "database_in_the_way": (
+        "Обновить таблицы мешает то, что от них зависит ({cause}). Удалите этот объект, выполните "
+        "audiobot migrate и создайте его заново; до того база остаётся прежней.",
+        "Something that depends on the tables hinders their upgrade ({cause}). Drop it, run "
+        "audiobot migrate, then make it anew; until then the database is as it was.",
     ),
     "setting_invalid": (
         "Настройка {name} неверна: {cause}.",

@@ -10,6 +10,7 @@ from __future__ import annotations
 import asyncio
 import base64
 import contextlib
+import math
 import os
 import socket
 import zlib
@@ -106,6 +107,7 @@ class PostgresStore:
         # to another server connection.
         self._engine = create_async_engine(
             "postgresql+psycopg://",
+            isolation_level="READ COMMITTED",  # whatever the database's own is
             connect_args={**dsn.parameters, "prepare_threshold": None},
             pool_size=_POOL,
             max_overflow=_POOL,
@@ -731,7 +733,7 @@ def _conversation(row: Any) -> Conversation:
         ai_response=row.ai_response,
         created_at=row.created_at.astimezone(UTC),
         model_used=row.model_used or "",
-        response_time=row.response_time or 0.0,
+        response_time=_finite(row.response_time),
         outcome=row.outcome,
         language=row.language,
         durability=row.durability,
@@ -749,6 +751,11 @@ def _conversation(row: Any) -> Conversation:
         updated_at=row.updated_at.astimezone(UTC) if row.updated_at else None,
         rater=row.rater,
     )
+
+
+def _finite(seconds: float | None) -> float:
+    """The first AudioBot may have kept NaN, which no JSON can tell."""
+    return seconds if seconds is not None and math.isfinite(seconds) else 0.0
 
 
 def stats_of(rows: Iterable[Any], now: datetime) -> Stats:

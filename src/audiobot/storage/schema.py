@@ -5,6 +5,9 @@ Names of tables and columns are part of the contract. Words lie in ``voice_logs`
 on its dialogue. ``voice_log_counts`` is the summary behind the statistics: triggers on
 ``voice_logs`` append signed rows to it inside the row's own transaction, so nothing contends and
 nothing drifts; housekeeping folds them together.
+
+``legacy_id`` and ``legacy`` hold what a row had in the first AudioBot's database and has no other
+place here; a dialogue from there has a ``legacy``, be it empty.
 """
 
 from __future__ import annotations
@@ -83,9 +86,10 @@ voice_logs: Final = Table(
     Index("voice_logs_created", "created_at", "id"),
     Index(
         "voice_logs_rated",
+        "rating",
         "created_at",
         "id",
-        postgresql_include=["rating", "outcome"],
+        postgresql_include=["outcome"],
         postgresql_where=text("rating IS NOT NULL"),
     ),
     Index(
@@ -113,6 +117,7 @@ voice_embeddings: Final = Table(
     Column("embedding_model", Text),
     _moment("created_at", nullable=False, default=True),
     Column("legacy_id", BigInteger),
+    Column("legacy", JSONB),
     CheckConstraint("octet_length(vector) = 4 * dimension", name="voice_embeddings_whole"),
     Index("voice_embeddings_log", "log_id"),
 )
@@ -219,6 +224,7 @@ model_metrics: Final = Table(
     Column("requires_retraining", Boolean),
     _moment("created_at", nullable=False, default=True),
     Column("legacy_id", BigInteger),
+    Column("legacy", JSONB),
 )
 
 training_datasets: Final = Table(
@@ -238,4 +244,5 @@ training_datasets: Final = Table(
     _moment("training_started_at"),
     _moment("training_completed_at"),
     Column("legacy_id", BigInteger),
+    Column("legacy", JSONB),
 )

@@ -22,9 +22,11 @@ from audiobot.storage.schema import (
 
 BEGIN: Final = text(
     "SELECT set_config('statement_timeout', :statement_ms, true),"
-    " set_config('lock_timeout', :lock_ms, true)"
+    " set_config('lock_timeout', :lock_ms, true),"
+    " set_config('DateStyle', 'ISO', true), set_config('TimeZone', 'UTC', true)"
 )
-"""Limits of this transaction only: a pooler hands the session to others afterwards."""
+"""Limits of this transaction only: a pooler hands the session to others afterwards. Times come as
+the driver reads them, whatever the database's own settings are."""
 
 LOCK: Final = text(
     "SELECT pg_advisory_xact_lock(:space, number) FROM (SELECT cast(value AS int) AS number"
@@ -227,7 +229,10 @@ EXCHANGE_KEYS: Final = text(
     " AS every ORDER BY added_at, key"
 )
 
-ADOPTED: Final = text("SELECT EXISTS (SELECT FROM voice_logs WHERE legacy IS NOT NULL)")
+ADOPTED: Final = text(
+    "SELECT (SELECT id FROM voice_logs WHERE legacy IS NOT NULL ORDER BY id LIMIT 1) IS NOT NULL"
+)
+"""Ordered, so that it is answered by an index, be there none or nothing but such dialogues."""
 
 CURSOR: Final = text("SELECT sequence FROM replay_cursors WHERE journal = :journal")
 
@@ -242,26 +247,42 @@ _DIALOGUE: Final = """
     LEFT JOIN voice_ratings AS given ON given.op_id = logs.rating_op
     LEFT JOIN LATERAL (
         SELECT vector, dimension, embedding_model FROM voice_embeddings
-        WHERE log_id = logs.id ORDER BY created_at DESC, id LIMIT 1
+        WHERE log_id = logs.id AND dimension > 0
+        ORDER BY created_at DESC, legacy_id DESC, id LIMIT 1
     ) AS vectors ON true
 """
 
 GET: Final = text(_DIALOGUE + "WHERE id = :id")
 
+
+def _rated_at_least(also: str = "") -> str:
+    """One branch for each rating, each in the order of the index.
+
+    PostgreSQL merges them, and never looks at those rated lower, be they ever so many.
+    """
+    return " UNION ALL ".join(
+        f"SELECT created_at, id FROM voice_logs WHERE rating = {rating}"
+        f" AND {rating} >= cast(:min_rating AS int)"
+        f" AND (outcome = 'answered' OR NOT :answered){also}"
+        for rating in range(1, 6)
+    )
+
+
 RATED: Final = text(
     _DIALOGUE
-    + """
-    WHERE logs.rating IS NOT NULL AND logs.rating >= :min_rating
-        AND (outcome = 'answered' OR NOT :answered)
-        AND (logs.created_at, id) > (:after_at, :after_id)
-    ORDER BY logs.created_at, id LIMIT :page
+    + f"""
+    JOIN (
+        SELECT created_at, id AS log_id FROM (
+            {_rated_at_least(" AND (created_at, id) > (:after_at, :after_id)")}
+        ) AS every ORDER BY created_at, id LIMIT :page
+    ) AS page ON id = page.log_id
+    ORDER BY page.created_at, id
     """
 )
 
 NEWEST_RATED: Final = text(
-    """
-    SELECT created_at, id FROM voice_logs
-    WHERE rating IS NOT NULL AND rating >= :min_rating AND (outcome = 'answered' OR NOT :answered)
+    f"""
+    SELECT created_at, id FROM ({_rated_at_least()}) AS every
     ORDER BY created_at DESC, id DESC OFFSET :newest LIMIT 1
     """
 )

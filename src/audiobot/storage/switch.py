@@ -35,6 +35,11 @@ STEADY_SECONDS: Final = 10.0
 HOUSE_SECONDS: Final = 5.0
 BATCH: Final = 200
 SLOW_BATCH_SECONDS: Final = 0.5
+_BY_CODE: Final[dict[str, Reason]] = {
+    "database_too_old": "too_old",
+    "database_no_rights": "schema",
+    "database_in_the_way": "hindered",
+}
 
 
 class Switch:
@@ -176,7 +181,7 @@ class Switch:
             await self._prepare()
         except SetupError as error:
             self.database_ok = False
-            return "too_old" if error.code == "database_too_old" else "foreign"
+            return _BY_CODE.get(error.code, "foreign")
         except Exception as error:  # noqa: BLE001  # whatever it is, PostgreSQL is not usable
             self.database_ok = False
             found = trouble_of(error)

@@ -35,6 +35,7 @@ Reason = Literal[
     "full",
     "restarting",
     "foreign",
+    "hindered",
     "too_old",
     "unknown",
 ]

@@ -11,11 +11,13 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Final, NamedTuple
 
+import psycopg
 from alembic import command
 from alembic.config import Config
 from alembic.migration import MigrationContext
 from alembic.script import ScriptDirectory
 from sqlalchemy import Connection, Engine, NullPool, create_engine, text
+from sqlalchemy.exc import DBAPIError
 
 from audiobot.errors import SetupError
 from audiobot.storage.dsn import Dsn
@@ -26,7 +28,8 @@ _LOCK: Final = 0x61756469_6F626F74
 _TABLES: Final = """
     SELECT count(*) FROM pg_class WHERE relnamespace = current_schema()::regnamespace
     AND relkind IN ('r', 'p') AND relname <> 'alembic_version'
-    AND NOT EXISTS (SELECT FROM pg_depend WHERE objid = pg_class.oid AND deptype = 'e')
+    AND NOT EXISTS (SELECT FROM pg_depend WHERE deptype = 'e'
+        AND classid = 'pg_class'::regclass AND objid = pg_class.oid)
 """
 """How many tables are there that no extension brought."""
 _MISSING: Final = """
@@ -39,6 +42,22 @@ _MISSING: Final = """
     AND NOT has_table_privilege(pg_class.oid, wanted) ORDER BY 1
 """
 """Rights that live writes need and the role has not."""
+_ORPHANS: Final = """
+    SELECT count(*) FROM voice_embeddings
+    WHERE NOT EXISTS (SELECT FROM voice_logs WHERE voice_logs.id = log_id)
+"""
+_PATIENCE: Final = """
+    SELECT set_config(name, '0', true) FROM pg_settings WHERE name IN
+    ('statement_timeout', 'lock_timeout', 'idle_in_transaction_session_timeout',
+     'transaction_timeout')
+"""
+"""However short the database's own limits are, a large table takes its time, and so does waiting
+for whoever is at it."""
+_TABLE_PATIENCE: Final = "SET LOCAL lock_timeout = '30s'"
+"""For the tables' locks: an old AudioBot that still runs shall be named, not waited for."""
+_IN_THE_WAY: Final = {"0A000", "2BP01", "42804"}
+"""SQLSTATEs of an ALTER or DROP that a view, trigger, policy or foreign key hinders."""
+_NO_RIGHTS: Final = "42501"
 
 
 def _config(connection: Connection | None = None) -> Config:
@@ -59,8 +78,9 @@ def upgrade(dsn: Dsn, revision: str = "head") -> tuple[str | None, str | None]:
     """Bring the database up to ``revision``; returns the revisions before and after.
 
     Blocks, for as long as the tables are large. Raises ``SetupError`` for a server that is too
-    old, and for a database that is not AudioBot's or is of a later AudioBot; whatever else
-    PostgreSQL refuses comes as the driver's error.
+    old, for a database that is not AudioBot's or is of a later AudioBot, for rights that the role
+    lacks, and for what depends on the old tables; whatever else PostgreSQL refuses comes as the
+    driver's error. After any error the database is as it was.
     """
     return _run(dsn, revision, command.upgrade)
 
@@ -75,15 +95,37 @@ def _run(
 ) -> tuple[str | None, str | None]:
     with _engine(dsn).begin() as connection:
         check_server(connection)
+        connection.execute(text(_PATIENCE))
         connection.execute(text("SELECT pg_advisory_xact_lock(:key)"), {"key": _LOCK})
         before = check_database(connection)
-        run(_config(connection), revision)
+        connection.execute(text(_TABLE_PATIENCE))
+        try:
+            run(_config(connection), revision)
+        except DBAPIError as error:
+            if named := _named(error, dsn):
+                raise named from error
+            raise
         return before, MigrationContext.configure(connection).get_current_revision()
+
+
+def _named(error: DBAPIError, dsn: Dsn) -> SetupError | None:
+    """The sentence for a refusal that its reader can do something about."""
+    if not isinstance(error.orig, psycopg.Error):
+        return None
+    said = error.orig.diag
+    words = "; ".join(part for part in (said.message_primary, said.message_detail) if part)
+    if said.sqlstate == _NO_RIGHTS:
+        return SetupError("database_no_rights", server=dsn.shown, cause=words)
+    if said.sqlstate in _IN_THE_WAY:
+        return SetupError("database_in_the_way", cause=words)
+    return None
 
 
 def _engine(dsn: Dsn) -> Engine:
     return create_engine(
         "postgresql+psycopg://",
+        # Whoever waited for the lock must see what was done meanwhile.
+        isolation_level="READ COMMITTED",
         poolclass=NullPool,
         connect_args={**dsn.parameters, "prepare_threshold": None},
         hide_parameters=True,
@@ -91,13 +133,17 @@ def _engine(dsn: Dsn) -> Engine:
 
 
 class Report(NamedTuple):
-    """What a database is like: for the doctor. ``missing`` are rights that the role lacks."""
+    """What a database is like: for the doctor.
+
+    ``missing`` are rights that the role lacks, ``orphans`` vectors whose dialogue is not there.
+    """
 
     version: str
     revision: str | None
     latency_ms: float
     extensions: tuple[str, ...]
     missing: tuple[str, ...]
+    orphans: int
 
 
 def look(dsn: Dsn) -> Report:
@@ -115,7 +161,9 @@ def look(dsn: Dsn) -> Report:
             missing = () if connection.execute(may).scalar_one() else ("CREATE",)
         else:
             missing = tuple(connection.execute(text(_MISSING)).scalars())
-        return Report(version, revision, latency, extensions, missing)
+        countable = revision is not None and not missing
+        orphans = int(connection.execute(text(_ORPHANS)).scalar_one()) if countable else 0
+        return Report(version, revision, latency, extensions, missing, orphans)
 
 
 def check_server(connection: Connection) -> None:
@@ -127,10 +175,11 @@ def check_server(connection: Connection) -> None:
 
 def check_database(connection: Connection) -> str | None:
     """The revision the database is at, None for an empty one; ``SetupError`` if not ours."""
-    revision = MigrationContext.configure(connection).get_current_revision()
+    heads = MigrationContext.configure(connection).get_current_heads()
     known = {script.revision for script in ScriptDirectory.from_config(_config()).walk_revisions()}
-    if revision is not None and revision not in known:
-        raise SetupError("database_of_another", found=f"revision {revision}")
-    if revision is None and (strangers := connection.execute(text(_TABLES)).scalar_one()):
+    if len(heads) > 1 or not known.issuperset(heads):
+        found = ", ".join(f"revision {revision}" for revision in sorted(heads))
+        raise SetupError("database_of_another", found=found)
+    if not heads and (strangers := connection.execute(text(_TABLES)).scalar_one()):
         raise SetupError("database_of_another", found=f"{strangers} tables")
-    return revision
+    return heads[0] if heads else None
