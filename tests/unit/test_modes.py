@@ -73,7 +73,7 @@ async def test_the_metrics_labels_are_the_tables_modes(mode) -> None:
     )  # fmt: skip
     services = SimpleNamespace(
         store=SimpleNamespace(status=lambda: status, get_stats=totals),
-        access=SimpleNamespace(require_metrics_reader=lambda request: None),
+        access=SimpleNamespace(require_metrics_reader=lambda request: None, bearer=dict),
         metrics=Metrics(),
     )
     router = make_router(services)

@@ -70,7 +70,7 @@ async def faults_seen(path: Path, told: dict[UUID, int | None]) -> list[str]:
             stats = await store.get_stats()
             missing = store.status().missing_records
             listed = [c.log_id async for c in store.get_rated_conversations(1)]
-    except Exception as error:  # noqa: BLE001  # any error here is the finding
+    except Exception as error:  # any error here is the finding
         return [f"{type(error).__name__}: {error}"]
     rated = [rating for rating in told.values() if rating is not None]
     checks = {
@@ -119,7 +119,7 @@ async def test_g11_no_flipped_byte_of_an_index_that_a_kill_left_stops_the_start(
             async with opened(quick / "hurt") as store:
                 await store.add_conversation(None, "and on", "we go", "s")
                 await store.get_stats()
-        except Exception as error:  # noqa: BLE001  # any error here is the finding
+        except Exception as error:  # any error here is the finding
             found[offset] = repr(error)
         shutil.rmtree(quick / "hurt")
     assert not found, f"{len(found)} of {len(used)} flips stopped the store: {found}"
