@@ -37,7 +37,7 @@ from audiobot.http.app import create_app
 from audiobot.http.protocol import BoundedProtocol
 from audiobot.http.services import LearningState, Services, SystemSample
 from audiobot.messages import sentence
-from audiobot.ports import Imported
+from audiobot.ports import ChangeMark, Imported
 from audiobot.settings import Settings, check_together, load_settings, unknown_names
 from audiobot.storage.adapter import StorageAdapter
 from audiobot.storage.directory import DataDirectory, DialogueIds, KeySet
@@ -217,7 +217,7 @@ async def _load(store: StorageAdapter, answerer: KnowledgeAnswerer) -> None:
 
     Without them the n-grams go on answering.
     """
-    complete = store.status().complete
+    mark = (await store.changes(None)).mark
     told = time.monotonic()
 
     def progress(done: int, total: int) -> None:
@@ -229,14 +229,14 @@ async def _load(store: StorageAdapter, answerer: KnowledgeAnswerer) -> None:
     try:
         await answerer.start(progress)
     except Unavailable:
-        complete = False  # PostgreSQL broke off: what is missing comes when it is heard again
+        mark = ChangeMark()  # PostgreSQL broke off: all is loaded again when it is heard of
     except Exception as error:  # noqa: BLE001  # the n-grams go on, health says so
         log.error(  # noqa: TRY400  # the text of an error may quote what it read
             "the encoder could not be loaded", kind=type(error).__name__
         )
         return
     log.info("ready to answer by meaning")
-    await follow(store, answerer, alone=complete)
+    await follow(store, answerer, mark)
 
 
 async def _cancel(task: asyncio.Task[None]) -> None:

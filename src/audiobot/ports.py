@@ -128,9 +128,10 @@ class Store(Protocol):
         ...
 
     async def changes(self, since: ChangeMark | None) -> Changes:
-        """What any process changed after ``since``; some of it may be told twice, none is missed.
+        """What other processes changed after ``since``; some is told twice, none is missed.
 
-        With None, from now on. Nothing is told while the home that processes share is away.
+        With None nothing is told but the mark to begin from; nor is anything while the home that
+        processes share is away.
         """
         ...
 
@@ -150,7 +151,7 @@ class ChangeMark(msgspec.Struct, frozen=True):
 class Changes(msgspec.Struct, frozen=True, kw_only=True):
     """Dialogues that were rated, and whether knowledge changed, since a mark.
 
-    ``reload``: the shared home is heard of for the first time, all that it holds may be new.
+    ``reload``: the shared home was away at the mark, all that it holds may be new.
     """
 
     mark: ChangeMark

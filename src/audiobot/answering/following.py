@@ -28,16 +28,18 @@ class Learner(Protocol):
         ...
 
 
-async def follow(store: Store, learner: Learner, *, alone: bool) -> None:
-    """Listen for ever; ``alone`` when a start found all there is, so nothing is loaded again."""
-    mark: ChangeMark | None = None
+async def follow(store: Store, learner: Learner, mark: ChangeMark) -> None:
+    """Listen for ever from ``mark`` on, which was taken before ``learner`` loaded what there was.
+
+    A mark of a home that was away then has everything loaded again at its return.
+    """
     while True:
         await asyncio.sleep(LISTEN_SECONDS)
         heard = await store.changes(mark)
         if heard.mark.at is None:
             continue
         try:
-            if heard.reload and not alone:
+            if heard.reload:
                 await learner.reload()
             if heard.knowledge:
                 await learner.refresh()

@@ -563,7 +563,7 @@ class StorageAdapter:
             self._met(trouble)
             return Changes(mark=mark)
         rated = {log_id for op_id, log_id in ratings.items() if op_id not in self._own}
-        reload = since is None or since.at is None
+        reload = since is not None and since.at is None
         return Changes(mark=mark, rated=tuple(rated), knowledge=knowledge, reload=reload)
 
     async def get_knowledge(self) -> list[KnowledgeSource]:
