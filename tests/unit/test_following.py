@@ -25,9 +25,13 @@ class Script:
         self.asked: list[ChangeMark | None] = []
         self.calls: list[object] = []
         self.fails = 0
+        self.turns = 0
+        self.enough = asyncio.Event()
 
     async def changes(self, since: ChangeMark | None) -> Changes:
         self.asked.append(since)
+        if len(self.asked) >= self.turns:
+            self.enough.set()
         return self.heard.pop(0) if self.heard else Changes(mark=since or ChangeMark())
 
     async def learn(self, log_id: uuid.UUID) -> None:
@@ -45,9 +49,9 @@ class Script:
 
 async def listen(script: Script, mark: ChangeMark, turns: int, monkeypatch) -> None:
     monkeypatch.setattr(following, "LISTEN_SECONDS", 0)
+    script.turns = turns
     task = asyncio.create_task(following.follow(script, script, mark))  # type: ignore[arg-type]
-    while len(script.asked) < turns:
-        await asyncio.sleep(0)
+    await script.enough.wait()
     task.cancel()
     with suppress(asyncio.CancelledError):
         await task
