@@ -172,7 +172,9 @@ RECONCILE: Final = text(
 REPLACE: Final = text(
     """
     INSERT INTO knowledge_sources AS kept (name, version, op_id, content, items, imported_at)
-    VALUES (:name, :version, :op_id, :content, cast(:items AS jsonb), :imported_at)
+    SELECT :name, :version, :op_id, :content, cast(:items AS jsonb), :imported_at
+    WHERE NOT :live OR cast(:items AS jsonb) <> '[]'::jsonb
+        OR EXISTS (SELECT FROM knowledge_sources WHERE name = :name)
     ON CONFLICT (name) DO UPDATE SET
         version = CASE WHEN :live THEN greatest(excluded.version, kept.version + 1)
             ELSE excluded.version END,
