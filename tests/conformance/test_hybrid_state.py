@@ -15,6 +15,7 @@ from audiobot.storage.dsn import parse_dsn
 from audiobot.storage.schema import metadata
 from tests.conformance.hybrid import wait_for_mode
 from tests.conformance.store_machine import StoreAndModel
+from tests.conftest import wait_until_left
 from tests.postgres import Cluster
 
 EVERY_TABLE = ", ".join(table.name for table in metadata.sorted_tables)
@@ -78,7 +79,7 @@ class HybridAndModel(StoreAndModel):
 
     def teardown(self) -> None:
         super().teardown()
-        assert self.cluster.connections(self.database) == 0
+        wait_until_left(self.cluster, self.database)
         self.cluster.execute(f"TRUNCATE {EVERY_TABLE}", self.database)
 
 
