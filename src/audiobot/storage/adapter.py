@@ -59,6 +59,7 @@ from audiobot.storage.operations import (
     RateConversation,
     ReplaceKnowledge,
     clock_version,
+    with_rating,
 )
 from audiobot.storage.postgres import READ_SECONDS, WRITE_SECONDS, PostgresStore
 from audiobot.storage.replay import adopt
@@ -483,14 +484,24 @@ class StorageAdapter:
 
     async def get_conversation(self, log_id: UUID) -> Conversation | None:
         """One dialogue; see the port."""
+        local: Conversation | None = None
+        ahead: RateConversation | None = None
+        if self._overlaid:
+            # Before PostgreSQL is asked: what is carried meanwhile is found in one of the two.
+            local = await self._local.get(log_id)
+            ahead = await self._local.newest_rating(log_id)
         found, version, asked = await self._ask(log_id)
-        local = await self._local.get(log_id) if self._overlaid or not asked else None
         if found is None:
-            found = local
+            found = local if asked or local is not None else await self._local.get(log_id)
             if found is None and not self._ids.genuine(log_id) and (asked or not self._any_id):
                 raise UnknownDialogue("unknown_dialogue")
-        elif local is not None and self.in_memory_storage.version(log_id) > version:
-            found = _with_rating_of(found, local)
+            return found
+        held = self.in_memory_storage.get(log_id)
+        if ahead is not None and (ahead.version, ahead.op_id.bytes) > version:
+            version = (ahead.version, ahead.op_id.bytes)
+            found = with_rating(found, ahead)
+        if held is not None and self.in_memory_storage.version(log_id) > version:
+            found = _with_rating_of(found, held)
         return found
 
     @property

@@ -44,8 +44,8 @@ from audiobot.storage.operations import (
     decode,
     encode,
     moment_of,
+    with_rating,
 )
-from audiobot.storage.operations import rated as with_rating
 
 _T = TypeVar("_T")
 
@@ -497,6 +497,19 @@ class LocalStore:
     async def row(self, log_id: UUID) -> Row | None:
         """What the index knows of a dialogue."""
         return await self._in(self._read_threads, lambda: self.index.find(log_id))
+
+    async def newest_rating(self, log_id: UUID) -> RateConversation | None:
+        """The newest rating in the journal, whether its dialogue is here or not."""
+
+        def load() -> RateConversation | None:
+            for operation in reversed(self._ahead):
+                if isinstance(operation, RateConversation) and operation.log_id == log_id:
+                    return operation
+            row = self.index.find(log_id)
+            found = self._read(row.rating_position) if row and row.rating_position else None
+            return found if isinstance(found, RateConversation) else None
+
+        return await self._in(self._read_threads, load)
 
     async def earlier(self, idempotency: Idempotency) -> Committed | None:
         """The operation committed under this key within 24 hours, if there is one."""

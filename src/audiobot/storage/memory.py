@@ -17,7 +17,7 @@ from audiobot.storage.operations import (
     Operation,
     RateConversation,
     ReplaceKnowledge,
-    rated,
+    with_rating,
 )
 
 MAX_CONVERSATIONS: Final = 10_000
@@ -98,7 +98,7 @@ class SafeInMemoryStorage:
         version = (operation.version, operation.op_id.bytes)
         if held is None or version <= self._versions[operation.log_id]:
             return
-        now_rated = rated(held, operation)
+        now_rated = with_rating(held, operation)
         self._held[operation.log_id] = now_rated
         self._versions[operation.log_id] = version
         self._unrated.pop(operation.log_id, None)

@@ -92,7 +92,7 @@ def decode(payload: bytes | memoryview) -> Operation:
     return operation
 
 
-def rated(conversation: Conversation, rating: RateConversation) -> Conversation:
+def with_rating(conversation: Conversation, rating: RateConversation) -> Conversation:
     """The dialogue with a rating as the one that counts."""
     return msgspec.structs.replace(
         conversation,
