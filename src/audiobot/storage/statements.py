@@ -15,6 +15,9 @@ from sqlalchemy import Table, text
 
 from audiobot.storage.schema import (
     idempotency_keys,
+    knowledge_sources,
+    replay_cursors,
+    voice_conflicts,
     voice_embeddings,
     voice_logs,
     voice_ratings,
@@ -206,19 +209,21 @@ BEAT: Final = text(
         for number, statement in enumerate(
             [
                 *map(_untouched, (voice_logs, voice_embeddings, voice_ratings)),
-                _untouched(idempotency_keys),
+                *map(_untouched, (idempotency_keys, voice_conflicts, knowledge_sources)),
+                _untouched(replay_cursors),
                 "UPDATE voice_logs SET rating = rating, feedback_text = feedback_text,"
                 " updated_at = updated_at, rating_version = rating_version,"
                 " rating_op = rating_op WHERE false",
                 "UPDATE voice_ratings SET joined = joined WHERE false",
-                "SELECT 1 FROM knowledge_sources, voice_log_counts, replay_cursors WHERE false",
+                "UPDATE replay_cursors SET sequence = sequence, moved_at = moved_at WHERE false",
+                "SELECT 1 FROM voice_log_counts WHERE false",
             ]
         )
     )
     + " INSERT INTO storage_heartbeat (replica) VALUES (:replica)"
     " ON CONFLICT (replica) DO UPDATE SET beat_at = now()"
 )
-"""The probe writes, and touches all that live writes touch: a server that only reads, a table
+"""The probe writes, and touches all that live writes and the replay touch: a server that only reads, a table
 that was dropped, altered or locked, a right that was revoked, each shows here within a second."""
 
 REVISION: Final = text("SELECT version_num FROM alembic_version")
