@@ -20,8 +20,9 @@ from typing import Any, Final, TypeVar
 from uuid import UUID, uuid4
 
 import msgspec
-from sqlalchemy import TextClause
+from sqlalchemy import TextClause, event, exc
 from sqlalchemy.ext.asyncio import AsyncConnection, create_async_engine
+from sqlalchemy.pool import ConnectionPoolEntry
 
 from audiobot.domain import (
     Candidate,
@@ -115,6 +116,9 @@ class PostgresStore:
             pool_use_lifo=True,
             hide_parameters=True,  # an error's text must not hold what a person said
         )
+        self._generation = 0
+        event.listen(self._engine.sync_engine, "connect", self._opened)
+        event.listen(self._engine.sync_engine, "checkout", self._must_be_new)
         self._commits = GroupCommit(self._commit_batch, follow, most=_BATCH)
         self._abandoned: set[asyncio.Task[Any]] = set()
         self._waiting: set[asyncio.Future[DatabaseTrouble]] = set()
@@ -130,8 +134,24 @@ class PostgresStore:
         if self._abandoned:
             await asyncio.wait(self._abandoned, timeout=1)
 
+    def forget_sessions(self) -> None:
+        """Use no session again that is open now.
+
+        A session keeps what it was opened with (read-only by default, a standby's answer, a
+        search path) long after the server was put right.
+        """
+        self._generation += 1
+
+    def _opened(self, raw: object, record: ConnectionPoolEntry) -> None:  # noqa: ARG002  # an event's shape
+        record.info["generation"] = self._generation
+
+    def _must_be_new(self, raw: object, record: ConnectionPoolEntry, used: object) -> None:  # noqa: ARG002
+        if record.info.get("generation") != self._generation:
+            raise exc.InvalidatePoolError
+
     def interrupt(self, trouble: DatabaseTrouble) -> None:
         """Let nobody wait for PostgreSQL any longer: the circuit has opened."""
+        self.forget_sessions()
         self._commits.interrupt(trouble)
         waiting, self._waiting = self._waiting, set()
         for future in waiting:
@@ -186,6 +206,7 @@ class PostgresStore:
         except (msgspec.MsgspecError, InvalidValue, IdempotencyMismatch):
             raise
         except Exception as error:
+            trouble.let_go(error)
             found = trouble.of(error)
             if isinstance(found, DatabaseTrouble) and found.reason == "lost" and not held:
                 found = await trouble.why_refused(self.dsn.parameters, min(1.0, seconds))
@@ -207,8 +228,8 @@ class PostgresStore:
 
     def _gone(self, task: asyncio.Task[Any]) -> None:
         self._abandoned.discard(task)
-        if not task.cancelled():
-            task.exception()  # told to nobody: its caller has gone to the journal
+        if not task.cancelled() and (error := task.exception()) is not None:
+            trouble.let_go(error)  # told to nobody: its caller has gone to the journal
 
     # -- writing ---------------------------------------------------------------------------
 

@@ -223,8 +223,9 @@ BEAT: Final = text(
     + " INSERT INTO storage_heartbeat (replica) VALUES (:replica)"
     " ON CONFLICT (replica) DO UPDATE SET beat_at = now()"
 )
-"""The probe writes, and touches all that live writes and the replay touch: a server that only reads, a table
-that was dropped, altered or locked, a right that was revoked, each shows here within a second."""
+"""The probe writes, and touches all that live writes and the replay touch: a server that only
+reads, a table that was dropped, altered or locked, a right that was revoked, each shows here
+within a second."""
 
 REVISION: Final = text("SELECT version_num FROM alembic_version")
 

@@ -184,8 +184,10 @@ class Switch:
             return _BY_CODE.get(error.code, "foreign")
         except Exception as error:  # noqa: BLE001  # whatever it is, PostgreSQL is not usable
             self.database_ok = False
+            self._postgres.forget_sessions()
             found = trouble_of(error)
-            return found.reason if isinstance(found, DatabaseTrouble) else "unknown"
+            # A value refused while the schema is brought up: it is not the schema it says it is.
+            return found.reason if isinstance(found, DatabaseTrouble) else "schema"
         self.database_ok = True
         return None
 

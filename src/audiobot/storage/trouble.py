@@ -13,6 +13,7 @@ import contextlib
 import os
 import re
 import socket
+import traceback
 from typing import Final, Literal
 
 import psycopg
@@ -98,6 +99,17 @@ def of(error: BaseException) -> DatabaseTrouble | DataRefused:
     if isinstance(cause, ConnectionRefusedError):
         return DatabaseTrouble("refused")
     return DatabaseTrouble("lost")
+
+
+def let_go(error: BaseException | None) -> None:
+    """Close the sockets that an error still holds.
+
+    A connection that timed out on its way lives in a frame that its own error refers to: a
+    circle, which the collector finds when it finds it.
+    """
+    while error is not None:
+        traceback.clear_frames(error.__traceback__)
+        error = error.__cause__ or error.__context__
 
 
 async def why_refused(parameters: dict[str, str], seconds: float) -> DatabaseTrouble:
