@@ -204,11 +204,12 @@ class Index:
 
     def rebuild(self) -> None:
         """Start over, empty: the caller applies the whole journal next."""
-        for connection in (self._read, self._write):
-            with contextlib.suppress(sqlite3.Error):
-                connection.close()
-        self._write = self._create()
-        self._read = _connect(self.path, write=False)
+        with self._read_lock:
+            for connection in (self._read, self._write):
+                with contextlib.suppress(sqlite3.Error):
+                    connection.close()
+            self._write = self._create()
+            self._read = _connect(self.path, write=False)
 
     def note(self, name: str, value: int) -> None:
         """Set one of the numbers the index keeps of itself."""

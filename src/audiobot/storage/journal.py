@@ -118,7 +118,7 @@ class Journal:
     After opening: ``gaps`` are the ranges lost to damage in what was verified, now or earlier;
     ``damaged`` says that this opening found new damage; ``torn_bytes`` counts what was cut from
     an unfinished tail; ``unverified`` are the older segments; ``trimmed`` is the number up to
-    which records were removed.
+    which records were removed, ``oldest_segment`` the first that may hold any.
     """
 
     def __init__(
@@ -191,6 +191,7 @@ class Journal:
             self.gaps += mended.gaps
             due = mended.next_sequence
         self.last_sequence = due - 1
+        self.oldest_segment = numbers[0] if numbers else 1
         if numbers:
             self._segment = numbers[-1]
             flags = os.O_RDWR | os.O_APPEND | os.O_CLOEXEC
@@ -311,6 +312,7 @@ class Journal:
             with self._readers_lock:
                 while self._readers:
                     os.close(self._readers.popitem()[1])
+            self.oldest_segment = self._segment
             for number in self.segments():
                 if number < self._segment:
                     self._segment_path(number).unlink()

@@ -268,23 +268,24 @@ class LocalStore:
     async def reset_cursor(self, sequence: int) -> list[Operation]:
         """PostgreSQL says up to where it has this journal; it knows best.
 
-        Returns the operations that were carried and not known to be.
+        Returns what it has although nobody here was told: the reply to a replay was lost.
         """
-        before, last = self.replayed, self.journal.last_sequence
-        self.replayed = max(self.journal.trimmed, min(sequence, last))
-        if self.replayed <= before:
-            return []
-        return await self._in(self._read_threads, partial(self._between, before, self.replayed))
+        cursor = max(self.journal.trimmed, min(sequence, self.journal.last_sequence))
+        taken: list[Operation] = []
+        if cursor > self.replayed:
+            read = partial(self._between, self.replayed, cursor)
+            taken = await self._in(self._read_threads, read)
+        self.replayed = cursor
+        return taken
 
-    def _between(self, before: int, last: int) -> list[Operation]:
+    def _between(self, after: int, last: int) -> list[Operation]:
         operations: list[Operation] = []
-        for record in self.journal.read_from(before + 1):
-            if isinstance(record, Gap):
-                continue
-            if record.sequence > last:
-                break
-            with contextlib.suppress(msgspec.MsgspecError):
-                operations.append(decode(record.payload))
+        for record in self.journal.read_from(after + 1):
+            if isinstance(record, Entry):
+                if record.sequence > last:
+                    break
+                with contextlib.suppress(msgspec.MsgspecError):
+                    operations.append(decode(record.payload))
         return operations
 
     async def carried(self, sequence: int) -> None:
@@ -463,7 +464,8 @@ class LocalStore:
         try:
             return decode(self.journal.read(position))
         except (DamagedRecord, msgspec.MsgspecError):
-            self._unreadable.add(position)
+            if position.segment >= self.journal.oldest_segment:  # else it was carried and let go of
+                self._unreadable.add(position)
             return None
 
     # -- reading ---------------------------------------------------------------------------
