@@ -20,7 +20,8 @@ from pathlib import Path
 
 import numpy as np
 
-from audiobot.domain import Embedding, Stats
+from audiobot.domain import Embedding, Stats, utc_now
+from audiobot.errors import StorageFull
 from audiobot.ports import Reply
 from audiobot.storage.adapter import StorageAdapter
 from audiobot.storage.modes import Switched
@@ -31,11 +32,13 @@ PATIENCE = 25.0
 """How long anything may take to come about: never a measure of speed."""
 
 
-async def eventually(condition: Callable[[], object], what: str = "it") -> None:
-    """Wait until ``condition`` holds."""
+async def eventually(
+    condition: Callable[[], object], what: str = "it", now: Callable[[], object] = lambda: ""
+) -> None:
+    """Wait until ``condition`` holds; ``now`` says how things stand when it never does."""
     deadline = time.monotonic() + PATIENCE
     while not condition():
-        assert time.monotonic() < deadline, f"{what} did not come about in time"
+        assert time.monotonic() < deadline, f"{what} did not come about in time: {now()}"
         await asyncio.sleep(0.01)
 
 
@@ -124,15 +127,14 @@ class Crowd:
             await asyncio.sleep(self._chance.random() * 0.01)
 
     async def _watched(self, call) -> None:
-        from audiobot.errors import StorageFull
-
         try:
             await call
         except StorageFull as full:
-            assert full.retry_after > 0
             self.refused += 1
+            if full.retry_after <= 0:
+                self.failures.append("refused without a word when to come again")
             await asyncio.sleep(0.02)
-        except Exception as error:
+        except Exception as error:  # noqa: BLE001  # whatever it is, nobody may hear of it
             where = traceback.format_exception(error)[-2:]
             self.failures.append(f"{where} in {self.store.status()}")
 
@@ -192,7 +194,7 @@ class Crowd:
         least_rated = len(self._rated_own) + self.older_rated
         try:
             stats = await self.store.get_stats()
-        except Exception as error:
+        except Exception as error:  # noqa: BLE001  # likewise
             self.failures.append(f"get_stats: {type(error).__name__} {error}")
             return None
         most = len(self.attempted) + len(self.older)
@@ -211,8 +213,6 @@ class Crowd:
         return stats
 
     def _switched_lately(self) -> bool:
-        from audiobot.domain import utc_now
-
         return (utc_now() - self.store.status().since).total_seconds() < 5
 
     # -- what must be true ---------------------------------------------------------------------
@@ -313,7 +313,8 @@ class Place:
             lambda: (
                 self.store.status().mode == "fallback" and self.store.status().reason in reasons
             ),
-            f"fallback because of {reasons}, but {self.store.status()},",
+            f"fallback because of {reasons}",
+            self.store.status,
         )
         assert not self.store.database_available
         # Three of those that only PostgreSQL has: taken, though nobody here knows them.
