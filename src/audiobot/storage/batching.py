@@ -61,7 +61,8 @@ class GroupCommit:
         """Hand an operation in; the future ends with its commit.
 
         Whoever cancels the future gives up the answer; an operation that is still waiting is
-        then not committed at all, one that has left is.
+        then not committed at all, one that has left is. Whoever gives it an error takes the
+        operation elsewhere: nobody here follows it any more.
         """
         if self._closing:
             raise StorageUnavailable("shutting_down")
@@ -114,6 +115,8 @@ class GroupCommit:
                 future.set_exception(result)
                 future.exception()  # its caller may be gone: not a forgotten error
             return
+        if future.done() and not future.cancelled():
+            return  # told of trouble already: its caller takes it elsewhere, and is followed there
         if result.fresh:
             self._follow(result)
         if not future.done():

@@ -243,8 +243,7 @@ class PostgresStore:
         future = self._commits.submit(operation)
         done, _ = await asyncio.wait({future}, timeout=seconds or self.write_seconds)
         if not done:
-            future.cancel()
-            raise DatabaseTrouble("timeout")
+            future.set_exception(DatabaseTrouble("timeout"))
         return future.result()
 
     async def _commit_batch(self, operations: list[Operation]) -> Sequence[Committed | Exception]:
