@@ -134,7 +134,7 @@ class Crowd:
             if full.retry_after <= 0:
                 self.failures.append("refused without a word when to come again")
             await asyncio.sleep(0.02)
-        except Exception as error:  # noqa: BLE001  # whatever it is, nobody may hear of it
+        except Exception as error:  # whatever it is, nobody may hear of it
             where = traceback.format_exception(error)[-2:]
             self.failures.append(f"{where} in {self.store.status()}")
 
@@ -194,7 +194,7 @@ class Crowd:
         least_rated = len(self._rated_own) + self.older_rated
         try:
             stats = await self.store.get_stats()
-        except Exception as error:  # noqa: BLE001  # likewise
+        except Exception as error:  # likewise
             self.failures.append(f"get_stats: {type(error).__name__} {error}")
             return None
         most = len(self.attempted) + len(self.older)
