@@ -77,7 +77,8 @@ class GroupCommit:
                 if self._closing:
                     return
                 with contextlib.suppress(TimeoutError):
-                    await asyncio.wait_for(self._wake.wait(), self._idle)
+                    async with asyncio.timeout(self._idle):
+                        await self._wake.wait()
             self._wake.clear()
             batch = self._take()
             self._left = [future for future, _ in batch]

@@ -156,8 +156,10 @@ class Switch:
             backoff = min(2 * backoff, MOST_BACKOFF)
 
     async def _pause(self, seconds: float) -> None:
+        # Not wait_for: before Python 3.12 it swallows a cancellation that meets the event.
         with contextlib.suppress(TimeoutError):
-            await asyncio.wait_for(self._suspicion.wait(), seconds)
+            async with asyncio.timeout(seconds):
+                await self._suspicion.wait()
         self._suspicion.clear()
 
     async def _beat(self) -> Reason | None:
