@@ -13,6 +13,7 @@ from __future__ import annotations
 
 import argparse
 import asyncio
+import faulthandler
 import json
 import logging
 import random
@@ -39,7 +40,7 @@ WEIGHTS = {
 }  # fmt: skip
 
 
-def step(world: World, chance: random.Random) -> str:
+def step(world: World, chance: random.Random) -> str:  # noqa: C901  # one list of what can be done
     """Do one thing; its name."""
     name = chance.choices(list(WEIGHTS), list(WEIGHTS.values()))[0]
     known = list(world.told)
@@ -91,7 +92,8 @@ def play(cluster: Cluster, database: str, seed: int) -> tuple[Counter[str], dict
     try:
         try:
             for _ in range(STEPS):
-                done.append(step(world, chance))
+                faulthandler.dump_traceback_later(60, exit=True)
+                done.append(step(world, chance))  # told when one fails
             world.verify()
         except BaseException:
             print(f"seed {seed}: {' '.join(done)}", file=sys.stderr)

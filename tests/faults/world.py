@@ -66,7 +66,7 @@ class World:
         self.knowledge: dict[str, list[str]] = {}
         self.here: set[object] = set()  # what this process itself wrote, and must read
         self.out_of_reach: set[uuid.UUID] = set()  # rated where nobody knew the rating before
-        self.sure = True  # whether totals in an outage cover all
+        self.unsure: object = None  # the snapshot since which not all that was told is known
         self._open(self.root / "0")
         self.runner.run(wait_for_mode(self.store, "postgres"))
 
@@ -93,7 +93,8 @@ class World:
         )
         self.store.open()
         self.runner.run(self.store.start())
-        self.here, self.keys, self.sure = set(), {}, False
+        self.here, self.keys = set(), {}
+        self.unsure = self.store._tally.snapshot
 
     def restart(self) -> None:
         """An orderly end, and a start."""
@@ -159,7 +160,6 @@ class World:
         return status.mode == "postgres" and not status.journal_backlog
 
     def _notice(self) -> None:
-        self.sure = self.sure or self.store.status().complete
         if self._carried:
             self.out_of_reach = set()
 
@@ -203,6 +203,8 @@ class World:
         mark = self._mark()
         self.rating_attempts[mark] = log_id, rating
         self.unknown.add(mark)
+        if log_id not in self.store.in_memory_storage:
+            self.unsure = self.store._tally.snapshot  # nobody here knows how it was rated before
         before = self.may_be.setdefault(log_id, {None})
         self.may_be[log_id] = {*before, rating}
         outcome = await self.store.update_rating(log_id, rating, mark)
@@ -292,7 +294,9 @@ class World:
 
     def read_totals(self) -> None:
         stats = self._call(self.store.get_stats())
-        if self.unknown or self.out_of_reach or not (stats.complete or self.sure):
+        if self.unknown or self.out_of_reach:
+            return
+        if not stats.complete and self.store._tally.snapshot is self.unsure:
             return
         rated = [r for i in self.told for r in self.may_be[i] if r is not None]
         assert _numbers(stats) == _totals(Counter(rated), len(self.told)), self.store.status()
