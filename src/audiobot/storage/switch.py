@@ -31,7 +31,7 @@ BEAT_SECONDS: Final = 1.0
 FIRST_BACKOFF: Final = 0.5
 MOST_BACKOFF: Final = 2.0
 STEADY_SECONDS: Final = 10.0
-"""A mode that lasted this long is no flapping: the next outage is probed from the shortest wait."""
+"""PostgreSQL that was there so long does not flap: the next outage is probed without delay."""
 HOUSE_SECONDS: Final = 5.0
 BATCH: Final = 200
 SLOW_BATCH_SECONDS: Final = 0.5
@@ -129,6 +129,8 @@ class Switch:
             if self._state.to_postgres:
                 await self._pause(BEAT_SECONDS)
                 reason = await self._beat() and await self._beat()
+                if _now() - reached_at >= STEADY_SECONDS:
+                    backoff = FIRST_BACKOFF
                 if reason is not None:
                     self._open(reason)
                     continue
@@ -141,8 +143,6 @@ class Switch:
                 continue
             reason = await self._reach()
             if reason is None:
-                if _now() - reached_at >= STEADY_SECONDS:
-                    backoff = FIRST_BACKOFF
                 reached_at = _now()
                 self._circuit.reset()
                 if self._state.happen("reached", "reached"):
