@@ -54,7 +54,7 @@ class World:
         self.proxy = Proxy(cluster.host, cluster.port)
         self.runner = asyncio.Runner()
         self.root = Path(tempfile.mkdtemp(prefix="audiobot-world-"))
-        self.lives = self.marks = 0
+        self.lives = self.starts = self.marks = 0
         self.attempted: dict[str, tuple[str, bytes | None]] = {}  # session → text, vector
         self.told: dict[uuid.UUID, str] = {}  # acknowledged: id → session
         self.unknown: set[str] = set()  # sessions and marks whose call gave no answer
@@ -93,6 +93,7 @@ class World:
         )
         self.store.open()
         self.runner.run(self.store.start())
+        self.starts += 1
         self.here, self.keys = set(), {}
         self.unsure = self.store._tally.snapshot
 
@@ -228,7 +229,7 @@ class World:
         return self._call(self._add(text))
 
     def add_under_key(self, text: str, key: bytes) -> uuid.UUID:
-        return self._call(self._add(text, key=bytes([self.lives]) + key))
+        return self._call(self._add(text, key=bytes([self.starts]) + key))
 
     def rate(self, log_id: uuid.UUID, rating: int) -> None:
         self._call(self._rate(log_id, rating))

@@ -133,13 +133,8 @@ class Switch:
                     backoff = FIRST_BACKOFF
                 if reason is not None:
                     self._open(reason)
-                    continue
-                if self._local.backlog and self._state.happen("journaled", "late"):
-                    self._recovering.set()
-                if _now() - house_at >= HOUSE_SECONDS:
-                    house_at = _now()
-                    with contextlib.suppress(DatabaseTrouble):
-                        await self._keep_house()
+                if self._state.to_postgres:
+                    house_at = await self._while_well(house_at)
                 continue
             reason = await self._reach()
             if reason is None:
@@ -154,6 +149,17 @@ class Switch:
             self.tried.set()
             await asyncio.sleep(backoff * random.uniform(0.75, 1.25))  # noqa: S311  # jitter
             backoff = min(2 * backoff, MOST_BACKOFF)
+
+    async def _while_well(self, house_at: float) -> float:
+        """What follows a good heartbeat; when house was kept last."""
+        if self._local.backlog and self._state.happen("journaled", "late"):
+            self._recovering.set()
+        if _now() - house_at < HOUSE_SECONDS:
+            return house_at
+        house_at = _now()
+        with contextlib.suppress(Exception):  # another time: the probe must go on
+            await self._keep_house()
+        return house_at
 
     async def _pause(self, seconds: float) -> None:
         # Not wait_for: before Python 3.12 it swallows a cancellation that meets the event.
@@ -201,8 +207,9 @@ class Switch:
             try:
                 while self._state.mode == "recovering" and not await self._carry_some():
                     pass
-            except DatabaseTrouble as trouble:
-                self.met(trouble)
+            except Exception as error:  # noqa: BLE001  # whatever it is, replay is tried again
+                if isinstance(error, DatabaseTrouble):
+                    self.met(error)
                 await asyncio.sleep(FIRST_BACKOFF)
                 continue
             if self._local.backlog == 0:
