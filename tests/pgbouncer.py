@@ -24,6 +24,7 @@ admin_users = {owner}
 pool_mode = transaction
 default_pool_size = {pool_size}
 max_client_conn = 1000
+server_login_retry = {retry}
 """
 
 
@@ -42,11 +43,12 @@ def executable() -> str:
 class PgBouncer:
     """Listens on ``host`` and ``port``; the owner of the cluster's databases may log in.
 
-    ``pool_size`` is the number of server connections for each database. The database
+    ``pool_size`` is the number of server connections for each database, ``retry`` (PgBouncer's
+    default is 15) after how many seconds it knocks again at a server that was away. The database
     ``pgbouncer`` is its own console (``SHOW POOLS``; autocommit, simple queries).
     """
 
-    def __init__(self, cluster: Cluster, pool_size: int = 5) -> None:
+    def __init__(self, cluster: Cluster, pool_size: int = 5, retry: int = 15) -> None:
         self.host, self.port = "127.0.0.1", free_port()
         self._cluster = cluster
         program = executable()
@@ -61,6 +63,7 @@ class PgBouncer:
             users=users,
             owner=cluster.owner,
             pool_size=pool_size,
+            retry=retry,
         )
         self._process = self._quarters.spawn(
             self.log, program, self._quarters.write("pgbouncer.ini", configuration)

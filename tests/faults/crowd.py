@@ -353,7 +353,7 @@ async def place(
     dsn: str | None = None,
     mode: str = "postgres",
     older: bool = True,
-    verify: bool = True,
+    pooled: bool = False,
     **crowd: object,
 ) -> AsyncIterator[Place]:
     """A store with a crowd that talks to it; afterwards all invariants, and nothing leaked."""
@@ -376,24 +376,23 @@ async def place(
         await people.more()
         yield here
         await people.stop()
-        if verify:
-            await hybrid.wait_for_mode(store, "postgres", PATIENCE)
-            await people.count()
-            assert not people.failures, people.failures
-            await people.verify(cluster, database)
-            assert store.status().journal_backlog == 0
-            assert store.status().missing_records == 0
-            assert store._postgres is not None
-            await eventually(
-                lambda: store._postgres.checked_out == 0,  # type: ignore[union-attr]
-                "every connection given back",
-            )
+        await hybrid.wait_for_mode(store, "postgres", PATIENCE)
+        await people.count()
+        assert not people.failures, people.failures
+        await people.verify(cluster, database)
+        assert store.status().journal_backlog == 0
+        assert store.status().missing_records == 0
+        assert store._postgres is not None
+        await eventually(
+            lambda: store._postgres.checked_out == 0,  # type: ignore[union-attr]
+            "every connection given back",
+        )
     finally:
         people._stopping = True
         if people._tasks:
             await asyncio.wait(people._tasks)
         await hybrid.close_hybrid(store)
-    if cluster.running:
+    if cluster.running and not pooled:  # a pooler keeps its own open
         await eventually(lambda: cluster.connections(database) == 0, "every connection closed")
     await eventually(lambda: asyncio.all_tasks() <= tasks, "the end of every task")
     await eventually(lambda: open_files() <= files, "every file closed")
