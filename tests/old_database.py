@@ -30,7 +30,8 @@ DDL = (
     description text, min_rating_threshold int, total_samples int, filtered_samples int,
     file_path varchar, status varchar, training_logs text, model_weights_path varchar,
     created_at timestamp, training_started_at timestamp, training_completed_at timestamp)""",
-    "CREATE TABLE alembic_version(version_num varchar(32) not null primary key)",
+    "CREATE TABLE alembic_version(version_num varchar(32) not null,"
+    " constraint alembic_version_pkc primary key (version_num))",  # as Alembic makes it
     "INSERT INTO alembic_version VALUES ('initial_001')",
 )
 TABLES = ("voice_logs", "voice_embeddings", "model_metrics", "training_datasets")

@@ -11,6 +11,7 @@ from collections.abc import Iterator
 from datetime import UTC, datetime
 from pathlib import Path
 
+import psycopg
 import pytest
 
 from audiobot.domain import Conversation
@@ -20,7 +21,7 @@ from audiobot.storage.migrations.versions.hybrid_002 import LEGACY
 from audiobot.storage.postgres import PostgresStore
 from audiobot.storage.upgrading import downgrade, look, upgrade
 from tests.conformance.hybrid import hybrid
-from tests.old_database import Row, dump, make_old, old_rows, shape, vectors
+from tests.old_database import DDL, Row, dump, make_old, old_rows, shape, vectors
 from tests.postgres import Cluster
 
 UUID = re.compile(r"[0-9a-f]{8}-[0-9a-f]{4}-[0-9a-f]{4}-[0-9a-f]{4}-[0-9a-f]{12}")
@@ -338,3 +339,39 @@ def test_g19_a_trigger_of_somebody_stamps_no_row(cluster: Cluster, empty_databas
     stamped = "SELECT count(*) FROM voice_logs WHERE updated_at > now() - interval '1 hour'"
     future = "SELECT count(*) FROM voice_logs WHERE updated_at > now()"
     assert cluster.execute(stamped, empty_database) == cluster.execute(future, empty_database)
+
+
+def test_g19_ids_made_to_collide_do_not(cluster: Cluster, empty_database: str):
+    """An id that is another's uuid5, an orphan with no letter, an orphan's small-lettered twin."""
+    alone = str(uuid.UUID(int=0xC1 << 64))
+    made = str(uuid.uuid5(LEGACY, "log-1"))
+    logs = ["log-1", made, alone.upper()]
+    with psycopg.connect(cluster.dsn(empty_database)) as connection:
+        for statement in DDL:
+            connection.execute(statement)
+        connection.execute(
+            "ALTER TABLE voice_embeddings DROP CONSTRAINT voice_embeddings_log_id_fkey"
+        )
+        for log_id in logs:
+            connection.execute("INSERT INTO voice_logs VALUES (%s, '', 'q', 'a')", [log_id])
+        for log_id in ("", "log-1", made, alone, alone.upper()):
+            connection.execute(
+                "INSERT INTO voice_embeddings (log_id, vector) VALUES (%s, %s)",
+                [log_id, log_id.encode()],
+            )
+    before = old_rows(cluster, empty_database)
+    dsn = parse_dsn(cluster.dsn(empty_database))
+    upgrade(dsn)
+    found = dict(
+        cluster.execute("SELECT coalesce(legacy_id, id::text), id FROM voice_logs", empty_database)
+    )
+    assert found[made] == uuid.UUID(made)
+    assert len({*found.values(), uuid.UUID(alone)}) == 4
+    owners = dict(cluster.execute("SELECT vector, log_id FROM voice_embeddings", empty_database))
+    for log_id in logs:
+        assert owners[log_id.encode()] == found[log_id]
+    assert owners[b""] == uuid.uuid5(LEGACY, "")
+    assert owners[alone.encode()] == uuid.UUID(alone)
+    assert look(dsn).orphans == 2
+    downgrade(dsn, "initial_001")
+    assert old_rows(cluster, empty_database) == before

@@ -61,6 +61,9 @@ def upgrade() -> None:
     for statement in _SUMMARY:
         op.execute(statement)
     op.execute(COUNT_ANEW)
+    if op.get_bind().execute(sa.text("SELECT 1 FROM voice_logs LIMIT 1")).first():
+        # What the planner knew of the columns went with their types.
+        op.execute("ANALYZE voice_logs, voice_embeddings, voice_ratings")
     op.execute(
         "DROP FUNCTION pg_temp.new_log_id; DROP FUNCTION pg_temp.old_orphan;"
         " DROP TABLE pg_temp.odd_ids"
@@ -82,7 +85,7 @@ def _drop_foreign_key() -> None:
 def _map_ids() -> None:
     """A table of the ids that change, and a function that knows the others too."""
     bind = op.get_bind()
-    # No unique index on the old ids: an orphan's may be longer than a B-tree can hold.
+    # Its index is no B-tree: an orphan's id may be longer than that can hold.
     op.execute(
         "CREATE TEMP TABLE odd_ids (place bigint GENERATED ALWAYS AS IDENTITY PRIMARY KEY,"
         " old text NOT NULL, orphan bool NOT NULL, new uuid)"
@@ -92,6 +95,7 @@ def _map_ids() -> None:
         "SELECT id, false FROM voice_logs UNION ALL SELECT log_id, true FROM voice_embeddings"
         f") AS every (id, orphan) WHERE id !~ '{_CANONICAL}' GROUP BY id"
     )
+    # Now, not later: an index made after rows changed is of no use to the same transaction.
     op.execute("CREATE INDEX ON odd_ids USING hash (old); ANALYZE odd_ids")
     after = 0
     while page := bind.execute(_NEXT_ODD_IDS, {"after": after, "page": _PAGE}).all():
@@ -196,13 +200,13 @@ def _upgrade_serial_tables() -> None:
         op.execute(f"ALTER TABLE {table} RENAME id TO legacy_id")
         vectors = table == "voice_embeddings"
         op.execute(
-            f"ALTER TABLE {table} ADD id uuid NOT NULL DEFAULT gen_random_uuid(),"
-            f" ADD CONSTRAINT {table}_pkey PRIMARY KEY (id),"
-            f"{' ADD dimension int,' if vectors else ''} ADD legacy jsonb"
+            f"ALTER TABLE {table} ADD id uuid,{' ADD dimension int,' if vectors else ''}"
+            " ADD legacy jsonb"
         )
         odd = [_odd_created(), *(_odd_time(n) for n in _TIMES[table] if n != "created_at")]
         changes = dict.fromkeys(_TEXTS[table], "text")
         changes |= {name: f"timestamptz USING {_zoned(name)}" for name in _TIMES[table]}
+        changes["id"] = "uuid USING gen_random_uuid()"
         changes["legacy_id"] = "bigint"
         changes["created_at"] = f"timestamptz USING coalesce({_zoned('created_at')}, 'epoch')"
         if vectors:
@@ -215,7 +219,9 @@ def _upgrade_serial_tables() -> None:
         changes["legacy"] = f"jsonb USING nullif({' || '.join(odd)}, '{{}}')"
         _alter(table, **changes)
         op.execute(
-            f"ALTER TABLE {table} ALTER created_at SET NOT NULL, ALTER created_at SET DEFAULT now()"
+            f"ALTER TABLE {table} ADD CONSTRAINT {table}_pkey PRIMARY KEY (id),"
+            " ALTER id SET DEFAULT gen_random_uuid(),"
+            " ALTER created_at SET NOT NULL, ALTER created_at SET DEFAULT now()"
         )
 
 
@@ -381,7 +387,8 @@ def downgrade() -> None:
         " FOREIGN KEY (log_id) REFERENCES voice_logs (id) NOT VALID"
     )
     orphan = (
-        "SELECT 1 FROM voice_embeddings WHERE log_id NOT IN (SELECT id FROM voice_logs) LIMIT 1"
+        "SELECT 1 FROM voice_embeddings WHERE NOT EXISTS"
+        " (SELECT FROM voice_logs WHERE voice_logs.id = log_id) LIMIT 1"
     )
     if op.get_bind().execute(sa.text(orphan)).first() is None:
         op.execute("ALTER TABLE voice_embeddings VALIDATE CONSTRAINT voice_embeddings_log_id_fkey")
