@@ -263,26 +263,30 @@ _DIALOGUE: Final = """
 GET: Final = text(_DIALOGUE + "WHERE id = :id")
 
 
-def _rated_at_least(also: str = "") -> str:
-    """One branch for each rating, each in the order of the index.
+def _rated_at_least(order: str, most: str, also: str = "") -> str:
+    """One branch for each rating, each ordered by the index and no longer than it must be.
 
     PostgreSQL merges them, and never looks at those rated lower, be they ever so many.
     """
     return " UNION ALL ".join(
-        f"SELECT created_at, id FROM voice_logs WHERE rating = {rating}"
+        f"(SELECT created_at, id FROM voice_logs WHERE rating = {rating}"
         f" AND {rating} >= cast(:min_rating AS int)"
-        f" AND (outcome = 'answered' OR NOT :answered){also}"
+        f" AND (outcome = 'answered' OR NOT :answered){also} ORDER BY {order} LIMIT {most})"
         for rating in range(1, 6)
     )
 
+
+_FORWARDS: Final = _rated_at_least(
+    "created_at, id", ":page", " AND (created_at, id) > (:after_at, :after_id)"
+)
+_BACKWARDS: Final = _rated_at_least("created_at DESC, id DESC", "cast(:newest AS bigint) + 1")
 
 RATED: Final = text(
     _DIALOGUE
     + f"""
     JOIN (
-        SELECT created_at, id AS log_id FROM (
-            {_rated_at_least(" AND (created_at, id) > (:after_at, :after_id)")}
-        ) AS every ORDER BY created_at, id LIMIT :page
+        SELECT created_at, id AS log_id FROM ({_FORWARDS}) AS every
+        ORDER BY created_at, id LIMIT :page
     ) AS page ON id = page.log_id
     ORDER BY page.created_at, id
     """
@@ -290,7 +294,7 @@ RATED: Final = text(
 
 NEWEST_RATED: Final = text(
     f"""
-    SELECT created_at, id FROM ({_rated_at_least()}) AS every
+    SELECT created_at, id FROM ({_BACKWARDS}) AS every
     ORDER BY created_at DESC, id DESC OFFSET :newest LIMIT 1
     """
 )
