@@ -40,7 +40,7 @@ WEIGHTS = {
 }  # fmt: skip
 
 
-def step(world: World, chance: random.Random) -> str:  # noqa: C901  # one list of what can be done
+def step(world: World, chance: random.Random) -> str:  # one list of what can be done
     """Do one thing; its name."""
     name = chance.choices(list(WEIGHTS), list(WEIGHTS.values()))[0]
     known = list(world.told)
