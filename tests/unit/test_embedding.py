@@ -193,3 +193,17 @@ def test_the_shipped_vectors_cover_the_sample_and_are_what_the_encoder_makes() -
     for side, text in random.Random(7).sample(wanted, 20):
         made = (encoder.query if side == "query" else encoder.passage)([text])[0]
         assert np.abs(made - shipped[text_key(side, text)]).max() < 1e-2, text
+
+
+async def test_what_was_shipped_is_not_encoded_when_it_is_wanted_again(tmp_path: Path) -> None:
+    sample: list[tuple[Side, str]] = [("query", "sample"), ("passage", "sample")]
+    shipped, recording = tmp_path / "shipped.npz", Recording()
+    vectors = {text_key(side, text): recording._encode(side, [text])[0] for side, text in sample}
+    write_vectors(shipped, recording.name, vectors)
+    embedding = EmbeddingService(None, shipped, lambda: recording)
+    await embedding.start()
+    recording.calls.clear()
+    await embedding.keep([("query", "the company's own")])
+    await embedding.keep(sample)
+    assert recording.calls == [("query", ["the company's own"])]
+    embedding.close()

@@ -219,6 +219,9 @@ class EmbeddingService:
         loop = asyncio.get_running_loop()
         wanted = list(dict.fromkeys(texts))
         keys = {text_key(side, text): (side, text) for side, text in wanted}
+        if keys.keys() - self._kept.keys():
+            # The sample may be coming back: its vectors lie in the package.
+            self._kept |= await loop.run_in_executor(self._thread, self._read_shipped)
         missing = [(side, text) for key, (side, text) in keys.items() if key not in self._kept]
         done = 0
         for side in ("query", "passage"):
@@ -234,6 +237,11 @@ class EmbeddingService:
         if missing:
             await loop.run_in_executor(None, self._write_kept)
         return {keys[key]: vector for key, vector in self._kept.items()}
+
+    def _read_shipped(self) -> dict[bytes, Matrix]:
+        if self._shipped is None or self._encoder is None:
+            return {}
+        return read_vectors(self._shipped, self._encoder)
 
     def _write_kept(self) -> None:
         if self._cache_file is None or not self._kept:
