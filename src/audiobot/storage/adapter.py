@@ -462,7 +462,11 @@ class StorageAdapter:
             if known.get(name, ()) == source.items:
                 return False
         operation = ReplaceKnowledge(op_id=uuid4(), source=source, version=clock_version())
-        return (await self._commit(operation)).fresh
+        # In an outage it is journaled whatever we believe; the answer is what we believe.
+        known: tuple[KnowledgeItem, ...] | None = None
+        if self._postgres is not None and self._home is None:
+            known = next((s.items for s in await self.get_knowledge() if s.name == name), ())
+        return (await self._commit(operation)).fresh and known != source.items
 
     # -- reading ---------------------------------------------------------------------------
 
@@ -529,26 +533,70 @@ class StorageAdapter:
     ) -> AsyncIterator[Conversation]:
         """Rated dialogues, oldest first; see the port."""
         check_rating(min_rating)
+        told: set[UUID] = set()
+        overlaid, forgotten = self._overlaid, self._local.forgotten
+        async for found in self._rated_homes(min_rating, answered=answered, newest=newest):
+            if not overlaid:
+                yield found
+            elif found.log_id not in told:
+                told.add(found.log_id)
+                current = self._as_rated_here(found)
+                if (current.rating or 0) >= min_rating:
+                    yield current
+        if not overlaid:
+            return
+        # What is only rated so in the journal, and lies in PostgreSQL or nowhere else any more.
+        for held in self._rated_in_memory(min_rating, answered=answered):
+            if held.log_id not in told:
+                told.add(held.log_id)
+                yield held
         home = self._home
-        if home is None:
+        if home is not None and self._local.forgotten != forgotten:
+            # What the journal let go of while this went on was told by neither.
+            async for found in self._rated_in(home, min_rating, answered=answered, newest=newest):
+                if found.log_id not in told:
+                    yield found
+
+    def _rated_in_memory(self, min_rating: int, *, answered: bool) -> list[Conversation]:
+        if self._dsn is None:
+            return []  # the journal has them all
+        return [
+            held
+            for held in self.in_memory_storage.conversations
+            if (held.rating or 0) >= min_rating and (held.outcome == "answered" or not answered)
+        ]
+
+    async def _rated_homes(
+        self, min_rating: int, *, answered: bool, newest: int | None
+    ) -> AsyncIterator[Conversation]:
+        """As PostgreSQL has them, then as the journal has those that may be only there."""
+        home, overlaid = self._home, self._overlaid
+        if home is not None:
+            async for found in self._rated_in(home, min_rating, answered=answered, newest=newest):
+                yield found
+        if overlaid:
             async for found in self._local.rated(min_rating, answered=answered, newest=newest):
                 yield found
-            return
-        told: set[UUID] = set()
-        overlaid = self._overlaid
+
+    async def _rated_in(
+        self, home: PostgresStore, min_rating: int, *, answered: bool, newest: int | None
+    ) -> AsyncIterator[Conversation]:
         try:
             async for found in home.rated(min_rating, answered=answered, newest=newest):
-                if overlaid:
-                    told.add(found.log_id)
                 yield found
         except DatabaseTrouble as trouble:
             # A list that ends too early must not look whole.
             self._met(trouble)
             raise StorageUnavailable("database_away", retry_after=5) from trouble
-        if overlaid:
-            async for found in self._local.rated(min_rating, answered=answered, newest=newest):
-                if found.log_id not in told:
-                    yield found
+
+    def _as_rated_here(self, found: Conversation) -> Conversation:
+        """With the rating that this process knows of, when that is a later one."""
+        held = self.in_memory_storage.get(found.log_id)
+        if held is None or held.updated_at is None:
+            return found
+        if found.updated_at is not None and found.updated_at >= held.updated_at:
+            return found
+        return _with_rating_of(found, held)
 
     async def get_handed_over(self, most: int) -> list[Conversation]:
         """The newest questions that got no answer; see the port."""

@@ -204,7 +204,7 @@ class Index:
 
     def rebuild(self) -> None:
         """Start over, empty: the caller applies the whole journal next."""
-        with self._read_lock:
+        with self._read_lock:  # nobody reads from what is being closed
             for connection in (self._read, self._write):
                 with contextlib.suppress(sqlite3.Error):
                     connection.close()

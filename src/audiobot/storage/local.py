@@ -11,6 +11,7 @@ import asyncio
 import contextlib
 import os
 import sqlite3
+import threading
 import time
 from collections.abc import AsyncIterator, Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
@@ -110,6 +111,7 @@ class LocalStore:
         self.suspect_segments = 0
         self.replayed = 0
         self._forgotten = 0
+        self._reading = threading.Lock()
         self._carrying: Iterator[Entry | Gap] | None = None
         self._read_up_to = 0
         self._oldest_at: float | None = None
@@ -205,8 +207,9 @@ class LocalStore:
     async def _verify_older(self) -> None:
         for number in self.journal.unverified:
             verify = partial(self.journal.verify_segment, number)
-            if not await self._in(self._read_threads, verify):
-                self.suspect_segments += 1
+            with contextlib.suppress(FileNotFoundError):  # carried and removed meanwhile
+                if not await self._in(self._read_threads, verify):
+                    self.suspect_segments += 1
             await asyncio.sleep(_VERIFY_PAUSE_SECONDS)
 
     async def close(self) -> None:
@@ -303,6 +306,10 @@ class LocalStore:
         return await self._in(self._commit_thread, self._forget_carried)
 
     def _forget_carried(self) -> bool:
+        with self._reading:  # who has looked up a place in the journal reads it first
+            return self._trim()
+
+    def _trim(self) -> bool:
         last = self.journal.last_sequence
         if self.replayed != last or self._ahead:
             return False
@@ -326,6 +333,20 @@ class LocalStore:
 
     async def _in(self, executor: ThreadPoolExecutor, work: Callable[[], _T]) -> _T:
         return await asyncio.get_running_loop().run_in_executor(executor, work)
+
+    async def _load(self, work: Callable[[], _T]) -> _T:
+        """Look something up; nothing is removed from the journal meanwhile."""
+
+        def undisturbed() -> _T:
+            with self._reading:
+                return work()
+
+        return await self._in(self._read_threads, undisturbed)
+
+    @property
+    def forgotten(self) -> int:
+        """Up to where records were carried and removed."""
+        return self._forgotten
 
     # -- writing ---------------------------------------------------------------------------
 
@@ -494,11 +515,11 @@ class LocalStore:
             found = self._assemble(row) if row and row.position is not None else None
             return _overlaid(found, log_id, self._ahead)
 
-        return await self._in(self._read_threads, load)
+        return await self._load(load)
 
     async def row(self, log_id: UUID) -> Row | None:
         """What the index knows of a dialogue."""
-        return await self._in(self._read_threads, lambda: self.index.find(log_id))
+        return await self._load(lambda: self.index.find(log_id))
 
     async def newest_rating(self, log_id: UUID) -> RateConversation | None:
         """The newest rating in the journal, whether its dialogue is here or not."""
@@ -525,11 +546,11 @@ class LocalStore:
                 return None
             return _committed(operation, False, self.index.find(known.log_id))
 
-        return await self._in(self._read_threads, load)
+        return await self._load(load)
 
     async def stats(self) -> Stats:
         """Totals at this moment."""
-        found = await self._in(self._read_threads, lambda: self.index.stats(utc_now()))
+        found = await self._load(lambda: self.index.stats(utc_now()))
         return msgspec.structs.replace(found, complete=not self._ahead)
 
     async def handed_over(self, most: int) -> list[Conversation]:
@@ -539,7 +560,7 @@ class LocalStore:
             found = [self._assemble(row) for row in self.index.handed_over(most)]
             return [conversation for conversation in found if conversation is not None]
 
-        return await self._in(self._read_threads, load)
+        return await self._load(load)
 
     async def rated(
         self, min_rating: int, *, answered: bool, newest: int | None = None
@@ -548,7 +569,7 @@ class LocalStore:
         after: tuple[int, bytes] | None = None
         if newest is not None:
             find = partial(self.index.before_newest, min_rating, newest, answered=answered)
-            after = await self._in(self._read_threads, find)
+            after = await self._load(find)
         while True:
 
             def page(
@@ -558,7 +579,7 @@ class LocalStore:
                 found = [self._assemble(row) for _, row in rows]
                 return (rows[-1][0] if rows else None), [c for c in found if c is not None]
 
-            after, conversations = await self._in(self._read_threads, page)
+            after, conversations = await self._load(page)
             for conversation in conversations:
                 yield conversation
             if after is None:
@@ -572,4 +593,4 @@ class LocalStore:
             sources = [r.source for r in found if isinstance(r, ReplaceKnowledge)]
             return [source for source in sources if source.items or empty]
 
-        return await self._in(self._read_threads, load)
+        return await self._load(load)
