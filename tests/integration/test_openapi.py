@@ -23,6 +23,7 @@ WITH_INPUT = [
     ("POST", "/api/voice/feedback"),
     ("GET", "/api/learning/export"),
     ("GET", "/api/learning/similar/{log_id}"),
+    ("GET", "/api/learning/questions"),
     ("POST", "/api/knowledge/{name}"),
 ]
 WITHOUT = [
