@@ -456,11 +456,6 @@ class StorageAdapter:
             for text in (item.item_id, item.title, item.answer, *item.questions):
                 check_text("knowledge", text, MAX_RESPONSE)
         source = KnowledgeSource(name=name, items=tuple(items), imported_at=utc_now())
-        if self._hybrid and self._home is None:
-            # In an outage the newest that is known here decides what is a change.
-            known = {kept.name: kept.items for kept in await self.get_knowledge()}
-            if known.get(name, ()) == source.items:
-                return False
         operation = ReplaceKnowledge(op_id=uuid4(), source=source, version=clock_version())
         # In an outage it is journaled whatever we believe; the answer is what we believe.
         known: tuple[KnowledgeItem, ...] | None = None
