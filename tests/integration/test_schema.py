@@ -389,3 +389,17 @@ async def test_g09_the_fold_leaves_one_row_for_each_minute(cluster: Cluster, dat
     assert cluster.execute("SELECT count(*), sum(dialogues) FROM voice_log_counts", database) == [
         (1, 50)
     ]
+
+
+@pytest.mark.parametrize(("given", "in_force"), [("off", "on"), ("remote_apply", "remote_apply")])
+async def test_g01_a_commit_is_on_disk_whatever_the_database_is_set_to(
+    cluster: Cluster, database: str, given: str, in_force: str
+):
+    cluster.execute(f"ALTER DATABASE {database} SET synchronous_commit = {given}")
+    store = PostgresStore(parse_dsn(cluster.dsn(database)))
+
+    async def ask(connection) -> str:
+        return (await connection.execute(text("SHOW synchronous_commit"))).scalar_one()
+
+    assert await store._within(5, ask) == in_force
+    await store.close()

@@ -528,18 +528,23 @@ class StorageAdapter:
     ) -> AsyncIterator[Conversation]:
         """Rated dialogues, oldest first; see the port."""
         check_rating(min_rating)
+        either = self._rated_overlaid if self._overlaid else self._rated_homes
+        async for found in either(min_rating, answered=answered, newest=newest):
+            yield found
+
+    async def _rated_overlaid(
+        self, min_rating: int, *, answered: bool, newest: int | None
+    ) -> AsyncIterator[Conversation]:
+        """Each dialogue once, as the newer of the two homes has it."""
         told: set[UUID] = set()
-        overlaid, forgotten = self._overlaid, self._local.forgotten
+        forgotten = self._local.forgotten
         async for found in self._rated_homes(min_rating, answered=answered, newest=newest):
-            if not overlaid:
-                yield found
-            elif found.log_id not in told:
-                told.add(found.log_id)
-                current = self._as_rated_here(found)
-                if (current.rating or 0) >= min_rating:
-                    yield current
-        if not overlaid:
-            return
+            if found.log_id in told:
+                continue
+            told.add(found.log_id)
+            current = self._as_rated_here(found)
+            if (current.rating or 0) >= min_rating:
+                yield current
         # What is only rated so in the journal, and lies in PostgreSQL or nowhere else any more.
         for held in self._rated_in_memory(min_rating, answered=answered):
             if held.log_id not in told:

@@ -26,10 +26,12 @@ from audiobot.storage.schema import (
 BEGIN: Final = text(
     "SELECT set_config('statement_timeout', :statement_ms, true),"
     " set_config('lock_timeout', :lock_ms, true),"
-    " set_config('DateStyle', 'ISO', true), set_config('TimeZone', 'UTC', true)"
+    " set_config('DateStyle', 'ISO', true), set_config('TimeZone', 'UTC', true),"
+    " CASE WHEN current_setting('synchronous_commit') = 'off'"
+    " THEN set_config('synchronous_commit', 'on', true) END"
 )
-"""Limits of this transaction only: a pooler hands the session to others afterwards. Times come as
-the driver reads them, whatever the database's own settings are."""
+"""For this transaction only: a pooler hands the session to others afterwards. Limits; times as the
+driver reads them; and a commit that is on disk when it answers, whatever the database is set to."""
 
 LOCK: Final = text(
     "SELECT pg_advisory_xact_lock(:space, number) FROM (SELECT cast(value AS int) AS number"
