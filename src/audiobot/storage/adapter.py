@@ -528,34 +528,19 @@ class StorageAdapter:
     ) -> AsyncIterator[Conversation]:
         """Rated dialogues, oldest first; see the port."""
         check_rating(min_rating)
-        either = self._rated_overlaid if self._overlaid else self._rated_homes
-        async for found in either(min_rating, answered=answered, newest=newest):
-            yield found
-
-    async def _rated_overlaid(
-        self, min_rating: int, *, answered: bool, newest: int | None
-    ) -> AsyncIterator[Conversation]:
-        """Each dialogue once, as the newer of the two homes has it."""
         told: set[UUID] = set()
-        forgotten = self._local.forgotten
-        async for found in self._rated_homes(min_rating, answered=answered, newest=newest):
-            if found.log_id in told:
-                continue
-            told.add(found.log_id)
-            current = self._as_rated_here(found)
-            if (current.rating or 0) >= min_rating:
-                yield current
-        # What is only rated so in the journal, and lies in PostgreSQL or nowhere else any more.
-        for held in self._rated_in_memory(min_rating, answered=answered):
-            if held.log_id not in told:
-                told.add(held.log_id)
-                yield held
-        home = self._home
-        if home is not None and self._local.forgotten != forgotten:
-            # What the journal let go of while this went on was told by neither.
-            async for found in self._rated_in(home, min_rating, answered=answered, newest=newest):
-                if found.log_id not in told:
-                    yield found
+        overlaid = self._overlaid
+        every = self._rated_everywhere(
+            min_rating, overlaid=overlaid, answered=answered, newest=newest
+        )
+        async for found in every:
+            if not overlaid:
+                yield found
+            elif found.log_id not in told:
+                told.add(found.log_id)
+                current = self._as_rated_here(found)
+                if (current.rating or 0) >= min_rating:
+                    yield current
 
     def _rated_in_memory(self, min_rating: int, *, answered: bool) -> list[Conversation]:
         if self._dsn is None:
@@ -566,16 +551,23 @@ class StorageAdapter:
             if (held.rating or 0) >= min_rating and (held.outcome == "answered" or not answered)
         ]
 
-    async def _rated_homes(
-        self, min_rating: int, *, answered: bool, newest: int | None
+    async def _rated_everywhere(
+        self, min_rating: int, *, overlaid: bool, answered: bool, newest: int | None
     ) -> AsyncIterator[Conversation]:
-        """As PostgreSQL has them, then as the journal has those that may be only there."""
-        home, overlaid = self._home, self._overlaid
+        """As PostgreSQL has them, then those that may be, or be rated so, in the journal alone."""
+        home, forgotten = self._home, self._local.forgotten
         if home is not None:
             async for found in self._rated_in(home, min_rating, answered=answered, newest=newest):
                 yield found
-        if overlaid:
-            async for found in self._local.rated(min_rating, answered=answered, newest=newest):
+        if not overlaid:
+            return
+        async for found in self._local.rated(min_rating, answered=answered, newest=newest):
+            yield found
+        for held in self._rated_in_memory(min_rating, answered=answered):
+            yield held
+        if home is not None and self._local.forgotten != forgotten:
+            # What the journal let go of while this went on was told by neither.
+            async for found in self._rated_in(home, min_rating, answered=answered, newest=newest):
                 yield found
 
     async def _rated_in(
