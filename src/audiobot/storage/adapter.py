@@ -229,9 +229,13 @@ class StorageAdapter:
             self._own[operation.op_id] = None
             while len(self._own) > _OWN_RATINGS:
                 self._own.popitem(last=False)
+        self._remember_key(committed)
+
+    def _remember_key(self, committed: Committed) -> None:
+        """In an outage PostgreSQL cannot say which keys were used; this process can."""
+        operation = committed.operation
         key = None if isinstance(operation, ReplaceKnowledge) else operation.idempotency
         if key is not None:
-            # In an outage PostgreSQL cannot say which keys were used; this process can.
             self._recent_keys[key.key] = (key.request, committed)
             while len(self._recent_keys) > _RECENT_KEYS:
                 self._recent_keys.popitem(last=False)
@@ -242,6 +246,7 @@ class StorageAdapter:
             return
         effect = effect_of(committed, self.in_memory_storage)
         self._tally.wrote(committed.operation, effect, journaled=True)
+        self._remember_key(committed)  # the journal forgets it when it is carried
         if self._switch is not None:
             self._switch.journaled()
 
@@ -330,7 +335,7 @@ class StorageAdapter:
         return committed._replace(known=True, answered=held.outcome == "answered")
 
     def _recent(self, operation: Operation) -> Committed | None:
-        """What this process committed to PostgreSQL under the same Idempotency-Key."""
+        """What this process committed under the same Idempotency-Key."""
         key = None if isinstance(operation, ReplaceKnowledge) else operation.idempotency
         return self._recent_under(key) if key is not None else None
 
