@@ -1,10 +1,10 @@
 # What the project does for you, by name. `make serve` and `make test` need nothing set up before.
 .DEFAULT_GOAL := help
-.PHONY: help install serve test lint unit guarantees pictures lock weights bench clean
+.PHONY: help install serve test lint unit guarantees prove-tests soak pictures lock weights bench clean
 BIN := .venv/bin
 
 help: ## list these targets
-	@grep -E '^[a-z]+:.*##' $(MAKEFILE_LIST) | sed 's/:.*##/\t/' | expand -t 14
+	@grep -E '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed 's/:.*##/\t/' | expand -t 14
 
 install: ## put the command at .venv/bin/audiobot
 	@scripts/setup requirements.lock
@@ -26,8 +26,15 @@ lint: develop ## format, lint, types, architecture
 unit: develop ## the fast tests alone
 	@$(BIN)/pytest -m "unit or conformance"
 
-guarantees: develop ## write docs/guarantees.md from the tests' names
+guarantees: develop ## write docs/guarantees.md and docs/states.md from tests and tables
 	@$(BIN)/python scripts/guarantees.py
+	@$(BIN)/python scripts/states.py
+
+prove-tests: develop ## take out what keeps the promises, one by one: the tests must be red
+	@$(BIN)/python scripts/prove_tests.py
+
+soak: develop ## random faults for ten minutes and more, every sequence by its seed
+	@$(BIN)/python benchmarks/fault_sequences.py --minutes 10
 
 weights: develop ## fit the answerer's weights on the development set
 	@$(BIN)/python benchmarks/fit_answering.py
