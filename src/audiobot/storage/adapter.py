@@ -219,7 +219,7 @@ class StorageAdapter:
     def _stored(self, committed: Committed) -> None:
         """PostgreSQL has taken a fresh operation of ours."""
         operation = committed.operation
-        effect = effect_of(committed, self.in_memory_storage)
+        effect = effect_of(committed, self.in_memory_storage, from_postgres=True)
         self._tally.wrote(operation, effect, journaled=False)
         if committed.rating is None:  # else only PostgreSQL has both
             self.in_memory_storage.apply(operation)

@@ -67,7 +67,7 @@ class Committed(NamedTuple):
     ``operation`` is the one that counts: another than the one handed in when that was a repeat
     (then ``fresh`` is false), a rating with the version that it took. ``known`` says whether its
     dialogue is there, ``answered`` whether that person got an answer. ``rating`` is one that came
-    before its dialogue.
+    before its dialogue, ``before`` the one that a rating replaced where PostgreSQL took it.
     """
 
     operation: Operation
@@ -75,6 +75,7 @@ class Committed(NamedTuple):
     known: bool = False
     answered: bool = True
     rating: int | None = None
+    before: int | None = None
 
 
 _encoder: Final = msgspec.msgpack.Encoder()

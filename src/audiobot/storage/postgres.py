@@ -640,14 +640,15 @@ class _Batch:
             for place, o in enumerate(rates)
         ]
         found: dict[UUID, Committed | Exception] = {}
-        for place, version, outcome, fresh in await self._run(
+        for place, version, outcome, fresh, before in await self._run(
             sql.RATE, rows=_json(rows), live=self._live, careful=self._careful
         ):
             if outcome is None and not self._careful:
                 continue
             taken = msgspec.structs.replace(rates[place], version=version)
             known = outcome is not None
-            found[taken.op_id] = Committed(taken, fresh, known, outcome in (None, "answered"))
+            answered = outcome in (None, "answered")
+            found[taken.op_id] = Committed(taken, fresh, known, answered, before=before)
         return found
 
     async def _replace(self, operation: ReplaceKnowledge) -> Committed:

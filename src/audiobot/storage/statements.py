@@ -121,11 +121,12 @@ RATE: Final = text(
             rated_at timestamptz, feedback_text text, corrected_response text, rater text,
             by_operator bool)
     ), held AS MATERIALIZED (
-        SELECT id, rating_version, outcome FROM voice_logs
+        SELECT id, voice_logs.rating AS before, rating_version, outcome FROM voice_logs
         WHERE id IN (SELECT log_id FROM given) ORDER BY id FOR UPDATE
     ), stamped AS MATERIALIZED (
-        SELECT given.*, held.outcome, CASE WHEN :live
-            THEN greatest(version, coalesce(rating_version, 0)
+        SELECT given.*, held.outcome, coalesce(
+            lag(rating) OVER (PARTITION BY log_id ORDER BY place), before) AS before,
+            CASE WHEN :live THEN greatest(version, coalesce(rating_version, 0)
                 + row_number() OVER (PARTITION BY log_id ORDER BY place))
             ELSE version END AS stamp
         FROM given LEFT JOIN held ON held.id = log_id
@@ -148,7 +149,7 @@ RATE: Final = text(
             OR (newest.version, newest.op_id) > (rating_version, rating_op))
     )
     SELECT place, coalesce(kept.version, stamp) AS version, outcome,
-        kept.op_id IS NOT NULL AS fresh
+        kept.op_id IS NOT NULL AS fresh, before
     FROM stamped LEFT JOIN kept USING (op_id)
     """
 )

@@ -230,7 +230,7 @@ class Switch:
                     self._postgres, self._local.journal, operations, (replayed, last)
                 )
             except DatabaseTrouble:
-                for operation in operations:
+                for operation in operations:  # perhaps it was the reply alone that was lost
                     self._tally.doubt(operation)
                 raise
             self._tally.carried(operations)

@@ -34,16 +34,21 @@ class Effect(NamedTuple):
     after: int
 
 
-def effect_of(committed: Committed, memory: SafeInMemoryStorage) -> Effect | None:
+def effect_of(
+    committed: Committed, memory: SafeInMemoryStorage, *, from_postgres: bool = False
+) -> Effect | None:
     """What a fresh operation changes in the totals; None when nobody here can know.
 
-    Asked before memory follows: the rating that was in force is read there.
+    Asked before memory follows: the rating that was in force is read there, unless PostgreSQL
+    has said it.
     """
     operation = committed.operation
     match operation:
         case AddConversation():
             return Effect(None, committed.rating or 0)
         case RateConversation():
+            if from_postgres and committed.known:
+                return Effect(committed.before or 0, operation.rating)
             held = memory.get(operation.log_id)
             return Effect(held.rating or 0, operation.rating) if held is not None else None
         case _:
