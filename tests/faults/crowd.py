@@ -85,6 +85,7 @@ class Crowd:
         self._stopping = False
         self._rated_own: set[uuid.UUID] = set()
         self._number = 0
+        self._highest = (0, 0)
 
     @property
     def acknowledged(self) -> int:
@@ -205,6 +206,11 @@ class Crowd:
                 f"totals {total} of {least}-{most}, rated {rated} of {least_rated}-{most_rated}:"
                 f" {stats}, {self.store.status()}, was {mode}"
             )
+        if total < self._highest[0] or rated < self._highest[1]:
+            self.failures.append(
+                f"totals fell from {self._highest} to {stats}, {self.store.status()}, was {mode}"
+            )
+        self._highest = (max(total, self._highest[0]), max(rated, self._highest[1]))
         if mode == self.store.status().mode and mode in ("postgres", "fallback"):
             expected = mode == "postgres"
             # A call that began in one mode may end in the next one's answer, and back again.
