@@ -274,7 +274,7 @@ class StorageAdapter:
         """Keep PostgreSQL's totals and knowledge for the time when it cannot be asked."""
         assert self._postgres is not None
         async with self._postgres.pause, self._tally.lock:
-            stats, present = await self._postgres.stats(self._tally.doubtful.values())
+            stats, present = await self._counted(self._postgres)
             self._tally.renew(stats, present)
             carried = self._local.replayed
         self._knowledge = await self._postgres.knowledge()
@@ -290,6 +290,18 @@ class StorageAdapter:
         data = msgspec.msgpack.encode(remembered)
         with contextlib.suppress(OSError):
             await asyncio.to_thread(partial(_replace, path, data))
+
+    async def _counted(self, postgres: PostgresStore) -> tuple[Stats, set[UUID]]:
+        """PostgreSQL's totals, and which doubtful operations they count.
+
+        With nothing of ours on its way: the caller holds the pause and the tally's lock. What
+        becomes doubtful while it is asked must be asked about too.
+        """
+        while True:
+            asked = dict(self._tally.doubtful)
+            stats, present = await postgres.stats(asked.values())
+            if self._tally.doubtful.keys() <= asked.keys():
+                return stats, present
 
     def _recall_postgres(self) -> Callable[[int, Operation], bool]:
         """Take the remembered totals; returns which operations of the journal they count."""
@@ -522,8 +534,8 @@ class StorageAdapter:
             try:
                 if not self._overlaid:
                     return (await home.stats())[0]
-                async with self._tally.lock:
-                    return self._tally.overlaid(*await home.stats(self._tally.doubtful.values()))
+                async with home.pause, self._tally.lock:
+                    return self._tally.overlaid(*await self._counted(home))
             except DatabaseTrouble as trouble:
                 self._met(trouble)
         return self._tally.told()
