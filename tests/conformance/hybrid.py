@@ -24,6 +24,22 @@ async def wait_for_mode(store: StorageAdapter, mode: str, seconds: float = 20) -
         await asyncio.sleep(0.005)
 
 
+async def wait_until_carried(store: StorageAdapter, seconds: float = 20) -> None:
+    """Wait until PostgreSQL is in charge and has all that the journal had."""
+    deadline = time.monotonic() + seconds
+    while store.status().mode != "postgres" or store.status().journal_backlog:
+        assert time.monotonic() < deadline, store.status()
+        await asyncio.sleep(0.005)
+
+
+async def wait_for_reason(store: StorageAdapter, reason: str, seconds: float = 20) -> None:
+    """Wait until the store says that this is why it is as it is."""
+    deadline = time.monotonic() + seconds
+    while store.status().reason != reason:
+        assert time.monotonic() < deadline, store.status()
+        await asyncio.sleep(0.005)
+
+
 async def open_hybrid(path: Path, dsn: str, *, mode: str = "postgres", **limits: int):
     """An opened store over ``dsn``, in ``mode``."""
     directory = DataDirectory(path)

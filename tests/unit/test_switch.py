@@ -71,6 +71,9 @@ class ScriptedPostgres:
             self.beats.append(now())
         await self._answer(seconds or 1.0)
 
+    def forget_sessions(self) -> None:
+        pass
+
     def interrupt(self, trouble: DatabaseTrouble) -> None:
         self.interrupted.append(trouble.reason)
 
@@ -118,6 +121,7 @@ class Scene:
         zeros = dict.fromkeys(Stats.__struct_fields__[:7], 0)
         tally = Tally(Stats(**zeros, complete=True, as_of=utc_now()))
         tally.carried = lambda operations: None  # they are numbers
+        tally.doubt = lambda operation: None
         self.houses: list[float] = []
         self.house_fails: Exception | None = None
         self.prepare: Exception | None = None
@@ -141,7 +145,7 @@ class Scene:
 
     @property
     def modes(self) -> list[str]:
-        return [s.after for _, s in self.told]
+        return [s.after for _, s in self.told if s.before != s.after]
 
 
 @asynccontextmanager

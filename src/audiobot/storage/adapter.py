@@ -580,8 +580,9 @@ class StorageAdapter:
             return
         async for found in self._local.rated(min_rating, answered=answered, newest=newest):
             yield found
-        for held in self._rated_in_memory(min_rating, answered=answered):
-            yield held
+        if newest is None:  # a list of the newest may miss one that only memory knows of
+            for held in self._rated_in_memory(min_rating, answered=answered):
+                yield held
         if home is not None and self._local.forgotten != forgotten:
             # What the journal let go of while this went on was told by neither.
             async for found in self._rated_in(home, min_rating, answered=answered, newest=newest):
