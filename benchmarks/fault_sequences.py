@@ -12,7 +12,6 @@ is played again with ``--sequences 1 --seed`` its seed.
 from __future__ import annotations
 
 import argparse
-import asyncio
 import faulthandler
 import json
 import logging
@@ -22,7 +21,9 @@ import time
 import traceback
 import warnings
 from collections import Counter
+from multiprocessing import get_context
 from pathlib import Path
+from typing import NamedTuple
 
 ROOT = Path(__file__).parent.parent
 sys.path.insert(0, str(ROOT))
@@ -108,28 +109,25 @@ def play(cluster: Cluster, database: str, seed: int) -> tuple[Counter[str], dict
     return Counter(done), told
 
 
-def main() -> int:
-    """Play them all."""
-    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("--sequences", type=int, default=200)
-    parser.add_argument("--seed", type=int, default=random.SystemRandom().randrange(1 << 31))
-    parser.add_argument("--minutes", type=float, default=0.0)
-    parser.add_argument("--results", type=Path, default=RESULTS)
-    arguments = parser.parse_args()
+class Part(NamedTuple):
+    """What one process plays: so many sequences from a seed on, and on until a moment."""
+
+    seed: int
+    sequences: int
+    until: float
+
+
+def play_part(part: Part) -> tuple[int, Counter[str], Counter[str], list[dict[str, object]]]:
+    """How many sequences were played, what was done, how much was told, what went wrong."""
     logging.disable(logging.ERROR)  # the driver tells of every cut
     warnings.simplefilter("ignore", ResourceWarning)  # a killed store closes nothing
-    began = time.monotonic()
     done: Counter[str] = Counter()
     told: Counter[str] = Counter()
     violations: list[dict[str, object]] = []
-    seed = arguments.seed
-    print(f"seed {seed}", flush=True)
+    seed = part.seed
     with Cluster() as cluster, scaled_down():
         template = template_of(cluster, migrate)
-        while (
-            seed < arguments.seed + arguments.sequences
-            or time.monotonic() < began + 60 * arguments.minutes
-        ):
+        while seed < part.seed + part.sequences or time.time() < part.until:
             with cluster.database(template) as database:
                 try:
                     steps, numbers = play(cluster, database, seed)
@@ -140,21 +138,53 @@ def main() -> int:
                     where = f"{Path(last.filename).name}:{last.lineno} {last.line}"
                     violations.append({"seed": seed, "error": repr(error)[:500], "where": where})
                     traceback.print_exc()
-                    asyncio.set_event_loop(None)
             seed += 1
-    played = seed - arguments.seed
+    faulthandler.cancel_dump_traceback_later()
+    return seed - part.seed, done, told, violations
+
+
+def main() -> int:
+    """Play them all."""
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("--sequences", type=int, default=200)
+    parser.add_argument("--seed", type=int, default=random.SystemRandom().randrange(1 << 31))
+    parser.add_argument("--minutes", type=float, default=0.0)
+    parser.add_argument("--jobs", type=int, default=2)
+    parser.add_argument("--results", type=Path, default=RESULTS)
+    arguments = parser.parse_args()
+    began = time.time()
+    until = began + 60 * arguments.minutes
+    print(f"seed {arguments.seed}", flush=True)
+    jobs = min(arguments.jobs, arguments.sequences)
+    # Far enough apart that no seed is played twice, however long it goes on.
+    share = -(-arguments.sequences // jobs)
+    apart = share if not arguments.minutes else 1_000_000
+    parts = [
+        Part(arguments.seed + job * apart, min(share, arguments.sequences - job * share), until)
+        for job in range(jobs)
+        if job * share < arguments.sequences
+    ]
+    if len(parts) == 1:
+        played = [play_part(parts[0])]
+    else:
+        with get_context("spawn").Pool(len(parts)) as pool:
+            played = pool.map(play_part, parts, chunksize=1)
+    sequences = sum(one[0] for one in played)
+    done = sum((one[1] for one in played), Counter())
+    told = sum((one[2] for one in played), Counter())
+    violations = [each for one in played for each in one[3]]
     result = {
         "seed": arguments.seed,
-        "sequences": played,
+        "sequences": sequences,
         "steps": done.total(),
         "violations": violations,
         **told,
         "faults": {name: done[name] for name in (*FAULTS, "kill", "restart", "burst")},
-        "seconds": round(time.monotonic() - began, 1),
+        "seconds": round(time.time() - began, 1),
     }
     arguments.results.parent.mkdir(exist_ok=True)
     arguments.results.write_text(json.dumps(result, indent=2) + "\n", encoding="utf-8")
-    print(f"{played} random fault sequences by seed, {len(violations)} violations", flush=True)
+    print(f"{sequences} random fault sequences by seed, {len(violations)} violations", flush=True)
     return 1 if violations else 0
 
 

@@ -66,10 +66,6 @@ MUTANTS = [
              "    if not embedding.vector or"),),
            ("tests/conformance/test_local_store.py", "tests/unit/test_storage_edges.py")),
     Mutant("deadline", "the deadline of what PostgreSQL is asked",
-           ((STORAGE + "postgres.py", "asyncio.wait(either, timeout=seconds,",
-             "asyncio.wait(either, timeout=None,"),),
-           (LATE,)),
-    Mutant("deadline-write", "the deadline of a live write",
            ((STORAGE + "postgres.py", "timeout=seconds or self.write_seconds)",
              "timeout=None)"),
             (STORAGE + "postgres.py", "asyncio.wait(either, timeout=seconds,",
@@ -156,7 +152,7 @@ def run(tree: Path, tests: tuple[str, ...]) -> Verdict:
         process.communicate()
         return Verdict(False, "none ended in time", time.monotonic() - began)
     seconds = time.monotonic() - began
-    found = re.search(r"^(?:FAILED|ERROR) \S*?([^/\s]+?)(?: - .*)?$", output, re.MULTILINE)
+    found = re.search(r"^(?:FAILED|ERROR) (?:\S*/)?(.+?)(?: - .*)?$", output, re.MULTILINE)
     if process.returncode == 0:
         return Verdict(True, "", seconds)
     first = found[1] if found else next(iter(re.findall(r"in (test_\w+)", output)), "?")

@@ -13,9 +13,11 @@ import pytest
 from psycopg import sql
 
 from audiobot.domain import Conversation, Idempotency, utc_now
+from audiobot.storage import statements
 from audiobot.storage.dsn import parse_dsn
 from audiobot.storage.operations import AddConversation, RateConversation
 from audiobot.storage.postgres import PostgresStore, _Batch
+from audiobot.storage.trouble import DatabaseTrouble
 from tests.conformance.hybrid import hybrid, wait_for_mode, wait_for_reason, wait_until_carried
 from tests.faults.world import IDS, READ_SECONDS, WRITE_SECONDS, scaled_down
 from tests.postgres import Cluster
@@ -84,28 +86,32 @@ async def test_g07_a_rating_and_its_dialogue_in_two_transactions_at_once_do_not_
     assert await postgres.findings() == (0, 0)
 
 
-async def test_g07_a_repeated_dialogue_does_not_bring_back_the_rating_before_the_newest(
+async def test_g07_history_told_before_a_newer_rating_commits_does_not_overwrite_it(
     cluster: Cluster, database: str, postgres: PostgresStore
 ):
     dialogue = add()
-    log_id = dialogue.conversation.log_id
+    log_id, newest = dialogue.conversation.log_id, uuid.uuid4()
     await postgres.replay([dialogue, rate(dialogue, 1, 1)], JOURNAL, 2)
-    async with await psycopg.AsyncConnection.connect(cluster.dsn(database)) as other:
+    async with (
+        await psycopg.AsyncConnection.connect(cluster.dsn(database)) as other,
+        postgres._engine.connect() as connection,
+        connection.begin(),
+    ):
         # A live rating of another process, on its way to its commit.
-        newest = rate(dialogue, 5, 2)
         await other.execute(
             "INSERT INTO voice_ratings (op_id, log_id, rating, version, rated_at, by_operator,"
             " joined) VALUES (%s, %s, 5, 2, now(), false, true)",
-            (newest.op_id, log_id),
+            (newest, log_id),
         )
         await other.execute(
             "UPDATE voice_logs SET rating = 5, rating_version = 2, rating_op = %s WHERE id = %s",
-            (newest.op_id, log_id),
+            (newest, log_id),
         )
-        again = asyncio.create_task(postgres.replay([dialogue], JOURNAL, 1))
-        await blocked_or_done(cluster, database, again)
+        batch = _Batch(connection, live=False, careful=True)
+        last = asyncio.create_task(batch._run(statements.RECONCILE, ids=f'["{log_id}"]'))
+        await blocked_or_done(cluster, database, last)
         await other.commit()
-        await again
+        await last
     found, version = await postgres.get(log_id)
     assert found is not None
     assert (found.rating, version[0]) == (5, 2)
@@ -156,6 +162,30 @@ async def test_g08_a_commit_that_was_not_answered_is_journaled_and_there_once(
     assert cluster.execute(counts, database) == [(1, 1) if what == "rating" else (2, 0)]
 
 
+@pytest.mark.parametrize("call", ["write", "read", "heartbeat", "totals"])
+async def test_g02_whatever_is_asked_of_a_hung_postgres_ends_at_its_deadline(
+    by_proxy: Proxy, call: str
+):
+    store = PostgresStore(
+        parse_dsn(by_proxy.dsn), write_seconds=WRITE_SECONDS, read_seconds=READ_SECONDS
+    )
+    store.start()
+    dialogue = add()
+    asked = {
+        "write": lambda: store.commit(dialogue),
+        "read": lambda: store.get(dialogue.conversation.log_id),
+        "heartbeat": store.beat,
+        "totals": store.stats,
+    }[call]
+    await store.beat()
+    by_proxy.stall()
+    with pytest.raises(DatabaseTrouble) as met:
+        await asked()
+    assert met.value.reason == "timeout", "not when the kernel gives up, which is later"
+    await store.close()
+    by_proxy.pass_through()
+
+
 async def test_g02_a_hung_postgres_costs_a_deadline_and_then_nothing(by_proxy: Proxy, tmp_path):
     store = hybrid(
         tmp_path / "data", by_proxy.dsn, write_seconds=WRITE_SECONDS, read_seconds=READ_SECONDS
@@ -170,6 +200,17 @@ async def test_g02_a_hung_postgres_costs_a_deadline_and_then_nothing(by_proxy: P
             assert (await store.get_stats()).total_interactions == 4
         by_proxy.pass_through()
         await wait_for_mode(store, "postgres")
+
+
+async def test_g17_a_hung_postgres_is_found_out_without_a_call_of_anyones(
+    by_proxy: Proxy, tmp_path
+):
+    async with hybrid(tmp_path / "data", by_proxy.dsn, write_seconds=WRITE_SECONDS) as store:
+        by_proxy.stall()
+        await wait_for_mode(store, "fallback", 10)
+        assert store.status().reason == "timeout"
+        by_proxy.pass_through()
+        await wait_for_mode(store, "postgres", 10)
 
 
 async def test_g17_a_server_that_only_reads_is_found_out_without_a_write_of_anyones(
