@@ -1,7 +1,6 @@
 """Write docs/guarantees.md: every guarantee of the store with the tests that bear its number.
 
-``--check`` fails when the page is out of date, or when a guarantee that this version promises
-has no test. Guarantees that arrive with later work are listed as such.
+``--check`` fails when the page is out of date, or when a guarantee has no test.
 
     .venv/bin/python scripts/guarantees.py [--check]
 """
@@ -39,7 +38,6 @@ GUARANTEES = {
     20: "Totals never fall across a switch; partial answers say so.",
     21: "Memory is bounded; an evicted dialogue stays rateable, counted and exportable.",
 }
-LATER = {19: "PostgreSQL"}
 
 _NAME = re.compile(r"test_g(\d\d)_(.+)")
 
@@ -68,8 +66,6 @@ def page(found: dict[int, list[tuple[str, str]]]) -> str:
     ]
     for number, promise in GUARANTEES.items():
         lines += [f"## {number}. {promise}", ""]
-        if number in LATER and not found[number]:
-            lines += [f"Comes with “{LATER[number]}”.", ""]
         lines += [f"- {name} (`{place}`)" for place, name in found[number]]
         lines += [""] if found[number] else []
     return "\n".join(lines).rstrip() + "\n"
@@ -78,7 +74,7 @@ def page(found: dict[int, list[tuple[str, str]]]) -> str:
 def main() -> int:
     """Write or check the page."""
     found = find_tests()
-    missing = [n for n in GUARANTEES if n not in LATER and not found[n]]
+    missing = [n for n in GUARANTEES if not found[n]]
     if missing:
         sys.stderr.write(f"guarantees without a test: {missing}\n")
         return 1

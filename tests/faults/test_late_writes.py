@@ -14,9 +14,10 @@ from psycopg import sql
 
 from audiobot.domain import Conversation, Idempotency, utc_now
 from audiobot.storage import statements
+from audiobot.storage.batch import Batch
 from audiobot.storage.dsn import parse_dsn
 from audiobot.storage.operations import AddConversation, RateConversation
-from audiobot.storage.postgres import PostgresStore, _Batch
+from audiobot.storage.postgres import PostgresStore
 from audiobot.storage.trouble import DatabaseTrouble
 from tests.conformance.hybrid import hybrid, wait_for_mode, wait_for_reason, wait_until_carried
 from tests.faults.world import IDS, READ_SECONDS, WRITE_SECONDS, scaled_down
@@ -76,7 +77,7 @@ async def test_g07_a_rating_and_its_dialogue_in_two_transactions_at_once_do_not_
     dialogue = add()
     async with postgres._engine.connect() as connection:
         async with connection.begin():
-            await _Batch(connection, live=False, careful=True).apply([dialogue])
+            await Batch(connection, live=False, careful=True).apply([dialogue])
             late = asyncio.create_task(postgres.replay([rate(dialogue, 5, 1)], JOURNAL, 1))
             await blocked_or_done(cluster, database, late)
         await late
@@ -107,7 +108,7 @@ async def test_g07_history_told_before_a_newer_rating_commits_does_not_overwrite
             "UPDATE voice_logs SET rating = 5, rating_version = 2, rating_op = %s WHERE id = %s",
             (newest, log_id),
         )
-        batch = _Batch(connection, live=False, careful=True)
+        batch = Batch(connection, live=False, careful=True)
         last = asyncio.create_task(batch._run(statements.RECONCILE, ids=f'["{log_id}"]'))
         await blocked_or_done(cluster, database, last)
         await other.commit()

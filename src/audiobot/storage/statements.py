@@ -113,6 +113,16 @@ CONFLICTS: Final = text(
     """
 )
 
+_COUNT_NEWEST: Final = """counted AS (
+        UPDATE voice_logs SET
+            rating = newest.rating, feedback_text = newest.feedback_text,
+            updated_at = newest.rated_at, rating_version = newest.version,
+            rating_op = newest.op_id
+        FROM newest WHERE id = newest.log_id AND (rating_version IS NULL
+            OR (newest.version, newest.op_id) > (rating_version, rating_op))
+    )"""
+"""The newest rating of each dialogue becomes the one that counts, unless a newer one does."""
+
 RATE: Final = text(
     f"""
     WITH given AS MATERIALIZED (
@@ -140,14 +150,7 @@ RATE: Final = text(
         RETURNING op_id, log_id, rating, version, rated_at, feedback_text
     ), newest AS (
         SELECT DISTINCT ON (log_id) * FROM kept ORDER BY log_id, version DESC, op_id DESC
-    ), counted AS (
-        UPDATE voice_logs SET
-            rating = newest.rating, feedback_text = newest.feedback_text,
-            updated_at = newest.rated_at, rating_version = newest.version,
-            rating_op = newest.op_id
-        FROM newest WHERE id = newest.log_id AND (rating_version IS NULL
-            OR (newest.version, newest.op_id) > (rating_version, rating_op))
-    )
+    ), {_COUNT_NEWEST}
     SELECT place, coalesce(kept.version, stamp) AS version, outcome,
         kept.op_id IS NOT NULL AS fresh, before
     FROM stamped LEFT JOIN kept USING (op_id)
@@ -155,20 +158,13 @@ RATE: Final = text(
 )
 
 RECONCILE: Final = text(
-    """
+    f"""
     WITH newest AS MATERIALIZED (
         SELECT DISTINCT ON (log_id) * FROM voice_ratings WHERE log_id IN (
             SELECT cast(value AS uuid)
             FROM json_array_elements_text(cast(:ids AS json)) AS each (value))
         ORDER BY log_id, version DESC, op_id DESC
-    ), counted AS (
-        UPDATE voice_logs SET
-            rating = newest.rating, feedback_text = newest.feedback_text,
-            updated_at = newest.rated_at, rating_version = newest.version,
-            rating_op = newest.op_id
-        FROM newest WHERE id = newest.log_id AND (rating_version IS NULL
-            OR (newest.version, newest.op_id) > (rating_version, rating_op))
-    )
+    ), {_COUNT_NEWEST}
     UPDATE voice_ratings SET joined = true FROM newest JOIN voice_logs ON id = newest.log_id
     WHERE voice_ratings.log_id = newest.log_id AND NOT voice_ratings.joined
     """
