@@ -117,7 +117,8 @@ class Crowd:
 
     async def _call_again(self) -> None:
         while not self._stopping and not self.failures:
-            call = self._rate() if self._chance.random() < 0.4 and self._free else self._turn()
+            rating = self._chance.random() < 0.4 and self._free
+            call = self._rate(self._take()) if rating else self._turn()
             task = asyncio.create_task(self._watched(call))
             self._calls.add(task)
             task.add_done_callback(self._calls.discard)
@@ -158,9 +159,11 @@ class Crowd:
         assert found.embedding == embedding
         self._free.append(kept.log_id)
 
-    async def _rate(self) -> None:
+    def _take(self) -> uuid.UUID:
         # One at a time for each dialogue: then the last one acknowledged is the one that counts.
-        log_id = self._free.pop(self._chance.randrange(len(self._free)))
+        return self._free.pop(self._chance.randrange(len(self._free)))
+
+    async def _rate(self, log_id: uuid.UUID) -> None:
         await self.rate(log_id)
         self._free.append(log_id)
         # A rating of unknown fate leaves its dialogue alone: a later one could not be ordered.
