@@ -213,7 +213,14 @@ class Crowd:
             self.failures.append(
                 f"totals fell from {self._highest} to {stats}, {self.store.status()}, was {mode}"
             )
-        self._highest = (max(total, self._highest[0]), max(rated, self._highest[1]))
+        # What was counted before anybody was told of it may still have to find its way: a commit
+        # without a reply is in PostgreSQL, then nowhere in reach, then in the journal.
+        untold = len(self.attempted) - len(self.told)
+        unrated = sum(r.status is None for given in self.ratings.values() for r in given)
+        self._highest = (
+            max(total - untold, self._highest[0]),
+            max(rated - unrated, self._highest[1]),
+        )
         if mode == self.store.status().mode and mode in ("postgres", "fallback"):
             expected = mode == "postgres"
             # A call that began in one mode may end in the next one's answer, and back again.
