@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import uuid
 from pathlib import Path
 
@@ -95,3 +96,16 @@ class TestFallbackStore(StoreContract):
         # The key set of the other replicas is not known yet: any id may be one of theirs.
         assert (await store.update_rating(foreign, 5)).status == "pending"
         assert await store.get_conversation(foreign) is None
+
+
+async def test_g20_ratings_that_share_a_batch_are_counted_once_should_postgres_go(
+    tmp_path: Path, cluster: Cluster, database: str
+):
+    async with hybrid.hybrid(tmp_path / "data", cluster.dsn(database)) as store:
+        kept = [await store.add_conversation(None, "m", "r", "s") for _ in range(2)]
+        await store._snapshot()
+        # The first rating leaves alone; the others gather behind it and share a batch.
+        ratings = [(kept[0], 3), (kept[1], 1), (kept[1], 5), (kept[1], 4)]
+        await asyncio.gather(*(store.update_rating(c.log_id, r) for c, r in ratings))
+        told = store._tally.told()  # what would be told in an outage that begins now
+        assert (told.rated_interactions, told.rating_sum) == (2, 7)

@@ -195,3 +195,10 @@ def test_g20_a_rating_in_postgres_takes_the_place_of_one_that_the_journal_still_
     tally.wrote(late, Effect(0, 5), journaled=True)
     tally.wrote(live, Effect(5, 3), journaled=False)
     assert numbers(tally.overlaid(stats(Counter({3: 1})), set())) == numbers(stats(Counter({3: 1})))
+
+
+def test_g20_postgres_does_not_know_that_a_live_rating_replaces_a_journaled_one() -> None:
+    tally = Tally(stats(Counter({0: 1})))
+    tally.wrote(rate(1, 3, version=1), Effect(0, 3), journaled=True)
+    tally.wrote(rate(1, 5, version=2), Effect(0, 5), journaled=False)  # 0: as PostgreSQL had it
+    assert numbers(tally.told()) == numbers(stats(Counter({5: 1})))

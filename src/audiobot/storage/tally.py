@@ -79,6 +79,12 @@ class _Dialogue:
         self.newest = (0, effect.before or 0)
         self.pending: dict[UUID, _Part] = {}
 
+    def counts_as(self, rating: RateConversation) -> Effect:
+        """What a further rating changes for who counts PostgreSQL and the journal together."""
+        before = max([self.newest, *(part[:2] for part in self.pending.values())])
+        after = max(before, (rating.version, rating.rating))
+        return Effect(before[1], after[1])
+
     def take(self, part: _Part) -> None:
         """PostgreSQL has this part of it now."""
         self.held = self.held or part.adds
@@ -119,6 +125,9 @@ class Tally:
             return
         dialogue = self._dialogues.get(_about(operation))
         repeated = isinstance(operation, AddConversation) and dialogue is not None
+        if dialogue is not None and effect is not None and isinstance(operation, RateConversation):
+            # PostgreSQL alone does not know what it replaces: the journal may hold a newer one.
+            effect = dialogue.counts_as(operation)
         if effect is not None and operation.op_id not in self._counted and not repeated:
             _count(self._since, effect)
         if dialogue is None:
