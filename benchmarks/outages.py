@@ -119,6 +119,7 @@ async def measure(
                 with suppress(asyncio.CancelledError):
                     await watching
                 balance = load.verify(cluster, database)
+                log = stage.server.log
                 noticed = [s.at for s in load.samples if s.at > struck and not s.database]
                 back_at = [s.at for s in load.samples if s.at > healed and s.mode == "postgres"]
             finally:
@@ -138,7 +139,16 @@ async def measure(
         "max, ms": round(1_000 * quantile(hit, 1), 1),
         "noticed after, s": round(noticed[0] - struck, 2) if noticed else None,
         "back after, s": round((back_at[0] if back_at else back) - healed, 2),
+        "replayed, 1/s": replay_rate(log),
     }
+
+
+def replay_rate(log: str) -> int | None:
+    """Operations a second that the last replay carried, beside the load, by the server's log."""
+    switches = [json.loads(line) for line in log.splitlines() if "storage mode changed" in line]
+    backlog = [s["backlog"] for s in switches if s["after"] == "recovering"]
+    seconds = [s["seconds"] for s in switches if s["before"] == "recovering"]
+    return round(backlog[-1] / seconds[-1]) if backlog and seconds and seconds[-1] else None
 
 
 async def app_killed(quick: bool) -> dict[str, object]:

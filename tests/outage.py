@@ -234,6 +234,7 @@ class Load:
         return {
             "acknowledged": len(self.acknowledged)
             + sum(ok for given in self.rated.values() for _, _, ok in given),
+            "unknown": sum(r.status == 0 for r in self.requests),
             "lost": len(lost),
             "wrong": len(wrong),
             "doubled": len(doubled),
