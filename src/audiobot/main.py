@@ -37,7 +37,7 @@ from audiobot.http.access import Access, is_loopback
 from audiobot.http.app import create_app
 from audiobot.http.protocol import BoundedProtocol
 from audiobot.http.services import LearningState, Services, SystemSample
-from audiobot.messages import sentence
+from audiobot.messages import sentence, state_sentence
 from audiobot.ports import ChangeMark, Imported
 from audiobot.settings import Settings, check_together, load_settings, unknown_names
 from audiobot.storage.adapter import StorageAdapter
@@ -178,6 +178,7 @@ def _log_switch(switched: Switched, backlog: int) -> None:
         before=switched.before,
         after=switched.after,
         reason=switched.reason,
+        state=state_sentence(switched.after, switched.reason, backlog, 0, "en"),
         seconds=round(switched.seconds, 3),
         backlog=backlog,
     )
@@ -303,6 +304,7 @@ async def open_services(
                 last_update=recall.last_change if recall else None,
                 embeddings_ready=core.answerer.ready,
                 embeddings_cached=core.embedding.cached,
+                recall_complete=recall is not None and not recall.partial,
             )
 
         yield Services(

@@ -5,7 +5,7 @@ from __future__ import annotations
 import string
 from typing import Final
 
-from audiobot.domain import Language
+from audiobot.domain import Language, StorageMode
 
 _SENTENCES: Final[dict[str, tuple[str, str]]] = {
     # Bad input.
@@ -449,6 +449,19 @@ def sentence(code: str, language: Language, **details: object) -> str:
     """The sentence for ``code`` in ``language``, its blanks filled from ``details``."""
     russian, english = _SENTENCES.get(code, (code, code))
     return _formatter.vformat(russian if language == "ru" else english, (), details)
+
+
+def state_sentence(
+    mode: StorageMode, reason: str, backlog: int, minutes: int, language: Language
+) -> str:
+    """What is safe now: the one sentence for a state that health, doctor, log and pages share."""
+    return sentence(
+        f"state_{mode}",
+        language,
+        minutes=minutes,
+        cause=sentence(f"cause_{reason}", language),
+        backlog=backlog,
+    )
 
 
 def codes() -> frozenset[str]:

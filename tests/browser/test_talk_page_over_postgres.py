@@ -9,6 +9,7 @@ from playwright.sync_api import expect
 from tests.browser.talk import FAR, FEEDBACK, PRICE, OpenTalk
 from tests.conftest import wait_until_left
 from tests.postgres import Cluster
+from tests.proxy import free_port
 from tests.servers import serving
 
 
@@ -33,3 +34,20 @@ def test_what_is_asked_and_rated_on_the_page_lies_in_postgres(
     assert kept[0] == (PRICE, 4, "answered", rated[0])
     assert kept[1][:3] == (FAR, None, "handed_over")
     wait_until_left(cluster, database)
+
+
+def test_the_page_says_what_is_safe_while_postgres_is_away(
+    open_talk: OpenTalk, tmp_path: Path
+) -> None:
+    dsn = f"postgresql://owner@127.0.0.1:{free_port()}/nowhere"
+    with serving(tmp_path / "data", DATABASE_URL=dsn) as server:
+        server.wait_for_mode("fallback")
+        server.wait_for_meaning()
+        talk = open_talk(server)
+        line = talk.page.locator("#connection")
+        expect(line).to_contain_text("PostgreSQL недоступен")
+        expect(line).to_contain_text("в целости в журнале")
+        talk.ask_and_wait(PRICE)
+        expect(talk.answer).to_contain_text("2 100 ₽")
+        talk.page.locator("#lang-en").click()
+        expect(line).to_contain_text("safe in the journal")

@@ -195,7 +195,8 @@ def test_similar_has_exactly_the_fields_of_the_contract(shared: Server) -> None:
 
     eventually(lambda: shared.client.get(path).json()["found_similar"] > 0)
     body = shared.client.get(f"{path}?limit=50").json()
-    assert set(body) == {"original_message", "found_similar", "similar_conversations"}
+    contract = {"original_message", "found_similar", "similar_conversations"}
+    assert set(body) == {*contract, "complete"}
     assert body["original_message"] == EXACT
     assert body["found_similar"] == len(body["similar_conversations"])
     assert near["log_id"] in [other["log_id"] for other in body["similar_conversations"]]
@@ -251,6 +252,8 @@ def test_questions_handed_over_are_listed_newest_first_for_the_operator(shared: 
     assert [q["user_message"] for q in listed["questions"]] == asked[::-1]
     assert [q["log_id"] for q in listed["questions"]] == [r["log_id"] for r in replies][::-1]
     assert listed["complete"] is True
+    near = shared.client.get(f"/api/learning/similar/{replies[0]['log_id']}").json()
+    assert near["complete"] is True
     for limit in ("0", "501", "many"):
         bad = shared.client.get("/api/learning/questions", params={"limit": limit})
         assert bad.status_code == 422

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import shutil
+import time
 from datetime import timedelta
 from pathlib import Path
 from uuid import uuid4
@@ -182,3 +183,15 @@ async def test_g05_a_fifth_of_the_callers_cancelled_tears_nothing(tmp_path: Path
         assert (await store.get_stats()).total_interactions == stats.total_interactions == 201
         for told in [*kept, last]:
             assert await store.get_conversation(told.log_id) == told
+
+
+async def test_g01_nothing_is_acknowledged_into_a_journal_that_was_removed(tmp_path: Path) -> None:
+    async with opened(tmp_path / "data") as store:
+        await store.add_conversation(None, "m", "r", "s")
+        shutil.rmtree(tmp_path / "data" / "journal")
+        deadline = time.monotonic() + 10
+        while store.status().accepting:
+            assert time.monotonic() < deadline
+            await asyncio.sleep(0.01)
+        with pytest.raises(StorageUnavailable):
+            await store.add_conversation(None, "m", "r", "s")

@@ -218,6 +218,7 @@ class KnowledgeAnswerer:
             if len(batch) >= _LOAD_BATCH:
                 await flush()
         await flush()
+        recall.partial = len(recall) >= recall.limit
 
     async def _search(self, work: Callable[[], _T]) -> _T:
         return await asyncio.get_running_loop().run_in_executor(self._search_thread, work)

@@ -142,6 +142,7 @@ def make_router(services: Services) -> APIRouter:
             SimilarReply(
                 original_message=original.user_message if original else None,
                 found_similar=len(found),
+                complete=store.status().complete and services.learning().recall_complete,
                 similar_conversations=[
                     SimilarConversation(
                         log_id=s.conversation.log_id,

@@ -26,7 +26,7 @@ from audiobot.http.schemas import (
     SystemHealth,
 )
 from audiobot.http.services import Services
-from audiobot.messages import sentence
+from audiobot.messages import sentence, state_sentence
 from audiobot.telemetry import METRICS_TYPE
 
 CSP: Final = (
@@ -48,17 +48,12 @@ def refusal_code(status: StorageStatus) -> str:
     return "state_full" if status.reason == "full" else "state_unwritable"
 
 
-def state_sentence(status: StorageStatus, language: Language) -> str:
-    """Where dialogues lie, in the words that health, doctor and the console share."""
+def storage_sentence(status: StorageStatus, language: Language) -> str:
+    """Where dialogues lie, or why nothing is accepted."""
     if not status.accepting:
         return sentence(refusal_code(status), language)
-    return sentence(
-        f"state_{status.mode}",
-        language,
-        minutes=int((utc_now() - status.since).total_seconds() // 60),
-        cause=sentence(f"cause_{status.reason}", language),
-        backlog=status.journal_backlog,
-    )
+    minutes = int((utc_now() - status.since).total_seconds() // 60)
+    return state_sentence(status.mode, status.reason, status.journal_backlog, minutes, language)
 
 
 def make_router(services: Services) -> APIRouter:
@@ -105,7 +100,7 @@ def make_router(services: Services) -> APIRouter:
                     missing_records=status.missing_records,
                     conflicts=status.conflicts,
                     orphans=status.orphans,
-                    summary=state_sentence(status, language_of(request)),
+                    summary=storage_sentence(status, language_of(request)),
                 ),
                 learning_data=LearningHealth(
                     total_conversations=totals.total_interactions,

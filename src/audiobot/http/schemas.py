@@ -176,11 +176,12 @@ class SimilarConversation(Reply):
 
 
 class SimilarReply(Reply):
-    """Past dialogues near one, nearest first."""
+    """Past dialogues near one, nearest first; ``complete`` is false when some were not searched."""
 
     original_message: str | None
     found_similar: int
     similar_conversations: list[SimilarConversation]
+    complete: bool
 
 
 class ServicesHealth(Reply):

@@ -28,6 +28,8 @@ class LearningState:
     last_update: datetime | None
     embeddings_ready: bool
     embeddings_cached: int
+    recall_complete: bool = True
+    """False while not every well-rated dialogue is at hand: there are too many, or they load."""
 
 
 @dataclass(frozen=True, kw_only=True)

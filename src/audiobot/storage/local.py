@@ -422,7 +422,6 @@ class LocalStore:
         self._kept_house_at = time.monotonic()
         try:
             self._make_room()
-            self.journal.check_in_place()
             self.journal.mark()
             self.conflicts, self.orphans = self.index.meta("conflicts"), self.index.orphans()
             self.refusal = None
@@ -434,6 +433,7 @@ class LocalStore:
     def _make_room(self) -> None:
         if self._directory.free_bytes() < LEAST_FREE_BYTES:
             raise StorageFull("disk_full", retry_after=30)
+        self.journal.check_in_place()
         if self._ahead:
             self._catch_up()
 

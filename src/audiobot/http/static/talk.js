@@ -94,10 +94,7 @@ const STRINGS = {
 
 // ---- state
 
-/**
- * Storage can be full or blocked (merely naming it throws): the page then remembers while it is open.
- * @template T @param {() => T} use
- */
+/** Storage may be full or blocked: then only the open page remembers. @template T @param {() => T} use */
 function stored(use) {
   try {
     return use();
@@ -120,7 +117,7 @@ function firstLanguage() {
 
 let language = firstLanguage();
 let conversation = loadConversation();
-/** A request cut off by leaving the page is not a failure: it is asked again on return. */
+/** A request cut off by leaving is no failure: it is asked again on return. */
 let leaving = false;
 
 const t = () => STRINGS[language];
@@ -128,7 +125,7 @@ const save = () => stored(() => sessionStorage.setItem(STORED, JSON.stringify(co
 const isAsking = () => conversation.turns.some((turn) => turn.pending);
 const isBusy = () => conversation.turns.some((turn) => turn.pending || turn.answer?.rating.waiting);
 
-/** crypto.randomUUID exists on https and localhost only; a first try is often plain http. */
+/** crypto.randomUUID is for https and localhost only; a first try is often http. */
 function newKey() {
   if (crypto.randomUUID) return crypto.randomUUID();
   const digit = (/** @type {string} */ c) => (+c ^ (crypto.getRandomValues(new Uint8Array(1))[0] & (15 >> (+c / 4)))).toString(16);
@@ -185,7 +182,7 @@ function failureOf(reply, data) {
   };
 }
 
-/** From seconds or an HTTP date; 0 for at once. @param {string|null} header */
+/** Seconds or HTTP date; 0: at once. @param {string|null} header */
 function retryTime(header) {
   const number = Number(header ?? 0);
   const seconds = isNaN(number) ? (Date.parse(String(header)) - Date.now()) / 1000 : number;
@@ -194,8 +191,10 @@ function retryTime(header) {
 
 async function checkHealth() {
   try {
-    // a proxy in front answers 502 for a dead server; a 429 comes from a living one
-    const reply = await fetch("/api/health", { cache: "no-store", signal: AbortSignal.timeout?.(10_000) });
+    // a proxy says 502 for a dead server; 429 is a living one's
+    const reply = await fetch("/api/health", { cache: "no-store", headers: { "Accept-Language": language }, signal: AbortSignal.timeout?.(10_000) });
+    const { storage: s, services } = await reply.json();
+    told = s && (/^[fr]/.test(s.mode) || !services.storage) ? s.summary : "";
     showConnection(reply.status < 500);
   } catch {
     if (!leaving) showConnection(false);
@@ -227,11 +226,7 @@ function ask(question) {
   scrollToTurn(turn);
 }
 
-/**
- * The key and the body stay as they were at the first try, so that the server
- * knows a retry; hence the turn keeps the session id it was asked with.
- * @param {Turn} turn
- */
+/** Key and body stay as at the first try, the session id too: so the server knows a retry. @param {Turn} turn */
 async function deliver(turn) {
   turn.pending = true;
   turn.failure = null;
@@ -262,7 +257,7 @@ function accept(turn, data) {
   };
 }
 
-/** Refused words must be changed first: give them back, ahead of what was typed meanwhile. @param {Turn} turn @param {Failure} failure */
+/** Refused words come back, ahead of what was typed meanwhile. @param {Turn} turn @param {Failure} failure */
 function takeBack(turn, failure) {
   conversation.turns = conversation.turns.filter((other) => other !== turn);
   views.get(turn)?.root.remove();
@@ -356,7 +351,7 @@ function icon(name) {
   return svg;
 }
 
-/** For a screen reader only. @param {string} words */
+/** Screen readers only. @param {string} words */
 const unseen = (words) => element("span", "unseen", words);
 
 /** @param {string} className @param {() => void} onClick @param {Array<Node|string>} children */
@@ -497,7 +492,7 @@ function ratingBlock(turn, { rating }) {
   return { root, update };
 }
 
-/** Words written anew are read aloud anew. @param {Element} node @param {string} text */
+/** Words written anew are read anew. @param {Element} node @param {string} text */
 function setText(node, text) {
   if (node.textContent !== text) node.textContent = text;
 }
@@ -569,7 +564,7 @@ const dom = {
   connection: byId("connection"),
 };
 
-/** Everything the dictionary says; the dialogues keep the words they had. */
+/** The dictionary's words; dialogues keep theirs. */
 function showLanguage() {
   document.documentElement.lang = language;
   const words = /** @type {any} */ (t());
@@ -583,14 +578,15 @@ function showLanguage() {
   for (const name of ["ru", "en"]) byId(`lang-${name}`).setAttribute("aria-pressed", String(name === language));
   dom.examples.replaceChildren(...t().examples.map(exampleItem));
   showComposerError("");
-  showConnection(!dom.connection.textContent);
+  showConnection();
+  checkHealth();
   showCounter();
   showTurns();
 }
 
 function showTurns() {
   views.clear();
-  // a rebuilt log holds nothing new, so it must not be read out again
+  // nothing new in it: not to be read out again
   dom.log.setAttribute("aria-live", "off");
   dom.log.replaceChildren(...conversation.turns.map(mountTurn));
   setTimeout(() => dom.log.setAttribute("aria-live", "polite"), 100);
@@ -612,9 +608,13 @@ function showComposerError(text) {
   dom.message.setAttribute("aria-invalid", String(Boolean(text)));
 }
 
-/** @param {boolean} now */
-function showConnection(now) {
-  setText(dom.connection, now ? "" : t().offline);
+/** What is safe now, in the server's words. */
+let told = "";
+let online = true;
+
+function showConnection(now = online) {
+  online = now;
+  setText(dom.connection, now ? told : t().offline);
 }
 
 function showCounter() {
