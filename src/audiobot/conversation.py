@@ -26,7 +26,7 @@ from audiobot.domain import (
     check_text,
 )
 from audiobot.errors import IdempotencyMismatch, Unavailable, UnknownDialogue
-from audiobot.ports import Answerer, Similar, Store
+from audiobot.ports import NO_METER, Answerer, Meter, Similar, Store
 
 _SESSIONS: Final = 10_000
 _ENOUGH_WORDS: Final = 3
@@ -46,8 +46,9 @@ def idempotency_of(key: str | None, call: str, *parts: object) -> Idempotency | 
 class ConversationService:
     """Turns and ratings over a store and an answerer."""
 
-    def __init__(self, store: Store, answerer: Answerer) -> None:
+    def __init__(self, store: Store, answerer: Answerer, meter: Meter = NO_METER) -> None:
         self._store = store
+        self._meter = meter
         self._answerer = answerer
         self._languages: OrderedDict[str, Language] = OrderedDict()
         self._learning: set[asyncio.Task[None]] = set()
@@ -71,15 +72,16 @@ class ConversationService:
                 return earlier
         session = session_id or secrets.token_urlsafe(12)
         reply = await self._answerer.answer(message, self._language(session, message, preferred))
-        return await self._store.add_conversation(
-            None,
-            message,
-            reply.text,
-            session,
-            reply=reply,
-            response_time=round(time.perf_counter() - started, 6),
-            idempotency=idempotency,
-        )
+        with self._meter.stage("store"):
+            return await self._store.add_conversation(
+                None,
+                message,
+                reply.text,
+                session,
+                reply=reply,
+                response_time=round(time.perf_counter() - started, 6),
+                idempotency=idempotency,
+            )
 
     def _language(self, session: str, message: str, preferred: Language) -> Language:
         """The session's language: set by the first message, changed by three words at least."""

@@ -197,6 +197,16 @@ class StorageStatus(msgspec.Struct, frozen=True, kw_only=True):
     orphans: int
     complete: bool = True
     """False while dialogues are out of reach: exports and searches are partial."""
+    refused: int = 0
+    """Operations that PostgreSQL will never take: kept in files beside the journals."""
+    doubtful: int = 0
+    """Operations in the journal that PostgreSQL may have too: its answer never came."""
+    waiting: dict[Durability, int] = {}
+    """Operations that wait for the next commit of each home."""
+    pool_checked_out: int = 0
+    held: int = 0
+    """Dialogues in memory; ``evicted`` so many have left it since the start."""
+    evicted: int = 0
 
 
 def check_text(name: str, value: str, limit: int, *, blank: bool = True) -> str:

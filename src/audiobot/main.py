@@ -16,10 +16,10 @@ import time
 from collections.abc import AsyncIterator
 from contextlib import AsyncExitStack, asynccontextmanager
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Final
 
-import psutil
 import uvicorn
 from pydantic import SecretStr
 
@@ -38,14 +38,21 @@ from audiobot.http.app import create_app
 from audiobot.http.protocol import BoundedProtocol
 from audiobot.http.services import LearningState, Services, SystemSample
 from audiobot.messages import sentence, state_sentence
-from audiobot.ports import ChangeMark, Imported
+from audiobot.ports import NO_METER, ChangeMark, Imported, Meter
+from audiobot.sampling import Sampler
 from audiobot.settings import Settings, check_together, load_settings, unknown_names
 from audiobot.storage.adapter import StorageAdapter
 from audiobot.storage.directory import DataDirectory, DialogueIds, KeySet
 from audiobot.storage.dsn import Dsn, parse_dsn
 from audiobot.storage.journal import replace_file
 from audiobot.storage.modes import Switched
-from audiobot.telemetry import Metrics, configure_logging, get_logger
+from audiobot.telemetry import (
+    Metrics,
+    MetricsMeter,
+    SharedFiles,
+    configure_logging,
+    get_logger,
+)
 from audiobot.workers import run_workers
 
 if TYPE_CHECKING:
@@ -55,10 +62,12 @@ log = get_logger(__name__)
 
 GRACE_SECONDS: Final = 10
 _BACKLOG: Final = 2_048
-_SAMPLE_SECONDS: Final = 5.0
 _PROGRESS_SECONDS: Final = 2.0
 _SETTLE_SECONDS: Final = 1.5
 _NO_KNOWLEDGE: Final = "none"
+
+
+_METRICS: Final = Path("run") / "metrics"
 
 
 @dataclass(frozen=True)
@@ -72,6 +81,7 @@ class Core:
     importer: Importer
     keys: KeySet
     directory: DataDirectory
+    metrics: Metrics
 
 
 @asynccontextmanager
@@ -81,14 +91,25 @@ async def open_core(
     answering: bool = True,
     directory: DataDirectory | None = None,
     slot: int = 0,
+    shared: SharedFiles | None = None,
 ) -> AsyncIterator[Core]:
     """Everything but HTTP, opened on the data directory and closed in order.
 
     The encoder loads in the background, and the knowledge that is set comes in, unless nothing
     will be asked (``answering``). A worker among several is given the ``directory`` that its
-    parent owns, and works in a ``slot`` of it.
+    parent owns, works in a ``slot`` of it and counts in its files there (``shared``).
     """
     dsn = _read_dsn(settings)
+    if shared is not None:
+        shared.take(slot)
+    metrics = Metrics(shared)
+    meter = MetricsMeter(metrics)
+
+    def tell(switched: Switched, backlog: int) -> None:
+        if switched.before != switched.after:
+            metrics.switched(switched.before, switched.after, switched.reason)
+        _log_switch(switched, backlog)
+
     async with AsyncExitStack() as stack:
         if directory is None:
             directory = own_directory(settings)
@@ -102,7 +123,8 @@ async def open_core(
             keys=keys,
             max_conversations=settings.max_conversations,
             slot=slot,
-            tell=_log_switch,
+            tell=tell,
+            meter=meter,
         )
         await asyncio.to_thread(
             store.open, lambda done: log.info("reading the journal", records=done)
@@ -111,12 +133,12 @@ async def open_core(
         stack.push_async_callback(store.close)
         # What is known, and what a command tells, shall be PostgreSQL's if it is there.
         await store.settle(_SETTLE_SECONDS)
-        model = make_language_model(settings)
+        model = make_language_model(settings, meter)
         if model is not None:
             stack.push_async_callback(model.close)
             stack.push_async_callback(_cancel, asyncio.create_task(model.watch()))
         cache = directory.path / "cache" / "vectors.npz"
-        embedding = EmbeddingService(cache, shipped_vectors())
+        embedding = EmbeddingService(cache, shipped_vectors(), meter=meter)
         stack.callback(embedding.close)
         known = await EmptyStart.over(store) if settings.knowledge == _NO_KNOWLEDGE else store
         answerer = KnowledgeAnswerer(
@@ -127,6 +149,7 @@ async def open_core(
             sample=sample_items if settings.knowledge is None else list,
             language_model=model,
             min_rating=settings.min_rating_threshold,
+            meter=meter,
         )
         stack.callback(answerer.close)
         importer = Importer(known, answerer)
@@ -137,9 +160,9 @@ async def open_core(
         if answering:
             loading = asyncio.create_task(_load(store, answerer), name="load")
             stack.push_async_callback(_cancel, loading)
-        conversation = ConversationService(store, answerer)
+        conversation = ConversationService(store, answerer, meter)
         stack.push_async_callback(conversation.settle)
-        yield Core(store, answerer, embedding, conversation, importer, keys, directory)
+        yield Core(store, answerer, embedding, conversation, importer, keys, directory, metrics)
 
 
 def _revealed(secret: SecretStr | None) -> str | None:
@@ -184,7 +207,9 @@ def _log_switch(switched: Switched, backlog: int) -> None:
     )
 
 
-def make_language_model(settings: Settings) -> OpenAICompatibleModel | None:
+def make_language_model(
+    settings: Settings, meter: Meter = NO_METER
+) -> OpenAICompatibleModel | None:
     """The language model that is configured, if one is."""
     if not (settings.llm_base_url and settings.llm_model):
         return None
@@ -193,7 +218,11 @@ def make_language_model(settings: Settings) -> OpenAICompatibleModel | None:
 
     key = settings.llm_api_key.get_secret_value() if settings.llm_api_key else None
     return OpenAICompatibleModel(
-        settings.llm_base_url, settings.llm_model, key, deadline=settings.llm_timeout
+        settings.llm_base_url,
+        settings.llm_model,
+        key,
+        deadline=settings.llm_timeout,
+        meter=meter,
     )
 
 
@@ -250,22 +279,14 @@ async def _cancel(task: asyncio.Task[None]) -> None:
         await task
 
 
-class _SystemSampler:
-    """The machine's load, read in the background: a request never waits for it."""
-
-    def __init__(self, path: Path) -> None:
-        self._path = path
-        self.sample = SystemSample()
-
-    async def run(self) -> None:
-        psutil.cpu_percent(interval=None)
-        while True:
-            self.sample = SystemSample(
-                cpu_percent=psutil.cpu_percent(interval=None),
-                memory_percent=psutil.virtual_memory().percent,
-                disk_percent=psutil.disk_usage(str(self._path)).percent,
-            )
-            await asyncio.sleep(_SAMPLE_SECONDS)
+def _take_gauges(core: Core, metrics: Metrics) -> None:
+    """Every gauge that somebody here can tell at once."""
+    metrics.take_status(core.store.status())
+    model = core.answerer.language_model
+    metrics.model_configured.set(model is not None)
+    metrics.model_usable.set(model is not None and model.usable)
+    metrics.encoder_ready.set(core.answerer.ready)
+    metrics.embedding_queue.set(core.embedding.waiting)
 
 
 @asynccontextmanager
@@ -278,6 +299,7 @@ async def open_services(
     answering: bool = True,
     directory: DataDirectory | None = None,
     slot: int = 0,
+    shared: SharedFiles | None = None,
 ) -> AsyncIterator[Services]:
     """A whole AudioBot, short of listening.
 
@@ -286,7 +308,7 @@ async def open_services(
     """
     async with AsyncExitStack() as stack:
         core = await stack.enter_async_context(
-            open_core(settings, answering=answering, directory=directory, slot=slot)
+            open_core(settings, answering=answering, directory=directory, slot=slot, shared=shared)
         )
         if port is not None and directory is None:
             core.directory.announce(_address(host, port), process_token)
@@ -294,7 +316,7 @@ async def open_services(
         token = settings.operator_token.get_secret_value() if settings.operator_token else None
         if token is None and not loopback:
             token = _kept_token(core.directory.path / "operator-token")
-        sampler = _SystemSampler(settings.data_dir)
+        sampler = Sampler(core.metrics, settings.data_dir, partial(_take_gauges, core))
         stack.push_async_callback(_cancel, asyncio.create_task(sampler.run()))
         model = core.answerer.language_model
 
@@ -318,14 +340,19 @@ async def open_services(
                 trusted_proxies=settings.trusted_proxies,
                 rate_limit=settings.rate_limit,
             ),
-            metrics=Metrics(),
+            metrics=core.metrics,
             started_at=utc_now(),
             min_rating=settings.min_rating_threshold,
             max_conversations=settings.max_conversations,
             cors_origins=settings.cors_origins,
             learning=learning,
             language_model_usable=lambda: model is not None and model.usable,
-            system=lambda: sampler.sample,
+            system=lambda: SystemSample(
+                cpu_percent=sampler.cpu_percent,
+                memory_percent=sampler.memory_percent,
+                disk_percent=sampler.disk_percent,
+            ),
+            sample=sampler.take,
             importer=core.importer,
         )
 
@@ -396,13 +423,27 @@ def serve(settings: Settings, host: str, port: int, workers: int = 1) -> None:
             KeySet(directory.path / "keys.json", _revealed(settings.secret))
             if settings.operator_token is None and not is_loopback(host):
                 _kept_token(directory.path / "operator-token")
+            shared = SharedFiles(directory.path / _METRICS)
+            _make_room_for(shared, workers)
             directory.announce(_address(host, listener.getsockname()[1]), token)
             run_workers(
                 workers,
-                lambda slot: asyncio.run(_serve(settings, host, listener, token, directory, slot)),
+                lambda slot: asyncio.run(
+                    _serve(settings, host, listener, token, directory, slot, shared)
+                ),
+                shared.died,
             )
         finally:
             directory.release()
+
+
+def _make_room_for(shared: SharedFiles, workers: int) -> None:
+    try:
+        shared.clear(workers)
+    except OSError as error:
+        raise SetupError(
+            "data_dir_unwritable", path=shared.directory, cause=error.strerror or str(error)
+        ) from error
 
 
 async def _serve(
@@ -412,11 +453,18 @@ async def _serve(
     process_token: str,
     directory: DataDirectory | None = None,
     slot: int = 0,
+    shared: SharedFiles | None = None,
 ) -> None:
     """One process's share of serving."""
     port = listener.getsockname()[1]
     opened = open_services(
-        settings, host, process_token=process_token, port=port, directory=directory, slot=slot
+        settings,
+        host,
+        process_token=process_token,
+        port=port,
+        directory=directory,
+        slot=slot,
+        shared=shared,
     )
     async with opened as services:
         config = uvicorn.Config(

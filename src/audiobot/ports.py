@@ -6,8 +6,9 @@ Each sentence below is a promise that the conformance suite tests on every imple
 from __future__ import annotations
 
 from collections.abc import AsyncIterator, Sequence
+from contextlib import AbstractContextManager, nullcontext
 from datetime import datetime
-from typing import Protocol
+from typing import Literal, Protocol
 from uuid import UUID
 
 import msgspec
@@ -17,6 +18,7 @@ from numpy.typing import NDArray
 from audiobot.domain import (
     Candidate,
     Conversation,
+    Durability,
     Embedding,
     Idempotency,
     KnowledgeItem,
@@ -285,3 +287,84 @@ class KnowledgeImporter(Protocol):
         ending is none of .md, .csv, .jsonl.
         """
         ...
+
+
+Stage = Literal["embed", "search", "model", "store"]
+"""The parts of a turn that are timed."""
+Worded = Literal["answered", "nothing", "failed", "skipped"]
+"""What came of asking a language model; ``skipped``: its circuit was open."""
+
+
+class Meter(Protocol):
+    """Hears what goes on behind the ports: numbers, and words from fixed lists.
+
+    Every call returns at once and never raises. Nothing that a person said is told here. Calls
+    come from the event loop, in the context of the request that they belong to if there is one.
+    """
+
+    def stage(self, name: Stage) -> AbstractContextManager[object]:
+        """A block around one part of a turn, however it ends."""
+        ...
+
+    def committed(self, home: Durability, operations: int, seconds: float) -> None:
+        """A home made so many operations durable in one commit."""
+        ...
+
+    def not_committed(self, home: Durability, reason: str, op_id: UUID) -> None:
+        """A home did not take an operation.
+
+        PostgreSQL's goes on to the journal, the journal's is refused to its caller.
+        """
+        ...
+
+    def abandoned(self, seconds: float) -> None:
+        """Work on PostgreSQL was given up after so long and left to itself."""
+        ...
+
+    def replayed(self, operations: int) -> None:
+        """PostgreSQL took so many operations from the journal."""
+        ...
+
+    def adopted(self, operations: int) -> None:
+        """A dead worker's journal was carried over."""
+        ...
+
+    def encoded(self, texts: int) -> None:
+        """The encoder took so many questions in one batch."""
+        ...
+
+    def worded(self, result: Worded) -> None:
+        """A language model was asked."""
+        ...
+
+
+class NoMeter:
+    """A :class:`Meter` that hears nothing."""
+
+    def stage(self, name: Stage) -> AbstractContextManager[object]:  # noqa: ARG002  # it hears nothing
+        """See the port."""
+        return nullcontext()
+
+    def committed(self, home: Durability, operations: int, seconds: float) -> None:
+        """See the port."""
+
+    def not_committed(self, home: Durability, reason: str, op_id: UUID) -> None:
+        """See the port."""
+
+    def abandoned(self, seconds: float) -> None:
+        """See the port."""
+
+    def replayed(self, operations: int) -> None:
+        """See the port."""
+
+    def adopted(self, operations: int) -> None:
+        """See the port."""
+
+    def encoded(self, texts: int) -> None:
+        """See the port."""
+
+    def worded(self, result: Worded) -> None:
+        """See the port."""
+
+
+NO_METER: Meter = NoMeter()

@@ -23,8 +23,12 @@ _STEADY_SECONDS: Final = 5.0
 _PAUSE_SECONDS: Final = 1.0
 
 
-def run_workers(count: int, serve: Callable[[int], None]) -> None:
+def run_workers(
+    count: int, serve: Callable[[int], None], died: Callable[[int], None] = lambda slot: None
+) -> None:
     """Fork ``count`` children that each ``serve`` a slot; returns when they were told to stop.
+
+    ``died`` hears of a slot whose child is gone, before the next one starts in it.
 
     Call it before any thread or event loop exists in this process.
     """
@@ -54,6 +58,7 @@ def run_workers(count: int, serve: Callable[[int], None]) -> None:
         slot, since = children.pop(pid)
         if stopping:
             continue
+        died(slot)
         log.error("a worker died and is started again", slot=slot, status=status)
         if time.monotonic() - since < _STEADY_SECONDS:
             time.sleep(_PAUSE_SECONDS)

@@ -9,7 +9,7 @@ from typing import get_args
 
 import pytest
 
-from audiobot.domain import Stats, StorageMode, utc_now
+from audiobot.domain import Stats, StorageMode, StorageStatus, utc_now
 from audiobot.http.operations import make_router
 from audiobot.storage.modes import TRANSITIONS, Event, ModeState, Switched, diagram
 from audiobot.telemetry import Metrics
@@ -67,14 +67,17 @@ async def test_the_metrics_labels_are_the_tables_modes(mode) -> None:
         numbers = dict.fromkeys(set(Stats.__struct_fields__) - {"complete", "as_of"}, 0)
         return Stats(**numbers, complete=True, as_of=utc_now())
 
-    status = SimpleNamespace(
-        mode=mode, accepting=True, journal_backlog=0, database_available=True,
-        missing_records=0, orphans=0,
+    status = StorageStatus(
+        mode=mode, reason="", since=utc_now(), durability="journal", accepting=True,
+        journal_backlog=0, oldest_backlog_seconds=0.0, database_available=True, ephemeral=False,
+        missing_records=0, conflicts=0, orphans=0,
     )  # fmt: skip
+    metrics = Metrics()
     services = SimpleNamespace(
-        store=SimpleNamespace(status=lambda: status, get_stats=totals),
+        store=SimpleNamespace(get_stats=totals),
         access=SimpleNamespace(require_metrics_reader=lambda request: None, bearer=dict),
-        metrics=Metrics(),
+        metrics=metrics,
+        sample=lambda: metrics.take_status(status),
     )
     router = make_router(services)
     (endpoint,) = [r.endpoint for r in router.routes if r.path == "/api/metrics"]

@@ -50,7 +50,7 @@ from audiobot.domain import (
 )
 from audiobot.errors import LanguageModelError, UnknownDialogue
 from audiobot.messages import sentence
-from audiobot.ports import LanguageModel, Matrix, Passage, Reply, Similar, Store
+from audiobot.ports import NO_METER, LanguageModel, Matrix, Meter, Passage, Reply, Similar, Store
 
 _T = TypeVar("_T")
 
@@ -86,8 +86,10 @@ class KnowledgeAnswerer:
         sample: Callable[[], list[KnowledgeItem]],
         language_model: LanguageModel | None = None,
         min_rating: int = 4,
+        meter: Meter = NO_METER,
     ) -> None:
         self._store = store
+        self._meter = meter
         self._embedding = embedding
         self._weights = weights
         self._sample = sample
@@ -245,14 +247,16 @@ class KnowledgeAnswerer:
         asked = without_greeting(question)
         # Chosen together with the encoder: a vector of one must never meet the other's graph.
         ranker, recall = mind.ranker, self._recall if self._settled else None
-        vector = await mind.encode(asked[:_ENCODED_CHARACTERS])
+        with self._meter.stage("embed"):
+            vector = await mind.encode(asked[:_ENCODED_CHARACTERS])
 
         def search() -> tuple[Ranking, bool]:
             near = recall.near(vector, NEIGHBOURS) if recall else ()
             ranking = ranker.rank(asked, vector, language, near)
             return ranking, is_sure(ranker, asked, ranking, self._weights, mind.encoder)
 
-        ranking, sure = await self._search(search)
+        with self._meter.stage("search"):
+            ranking, sure = await self._search(search)
         embedding = as_embedding(vector, mind.encoder)
         retrieved = (
             self._retrieved(ranking, embedding)

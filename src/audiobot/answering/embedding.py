@@ -17,7 +17,7 @@ from typing import Final, Literal
 import numpy as np
 
 from audiobot.domain import Embedding
-from audiobot.ports import Encoder, Matrix
+from audiobot.ports import NO_METER, Encoder, Matrix, Meter
 
 Side = Literal["query", "passage"]
 
@@ -109,8 +109,10 @@ class EmbeddingService:
         cache_file: Path | None = None,
         shipped: Path | None = None,
         make: Callable[[], Encoder] = make_encoder,
+        meter: Meter = NO_METER,
     ) -> None:
         self._make = make
+        self._meter = meter
         self._cache_file = cache_file
         self._shipped = shipped
         self._encoder: Encoder | None = None
@@ -142,6 +144,11 @@ class EmbeddingService:
     def cached(self) -> int:
         """Vectors at hand without encoding."""
         return len(self._cache) + len(self._kept)
+
+    @property
+    def waiting(self) -> int:
+        """Questions that wait for the encoder."""
+        return len(self._waiting)
 
     async def start(self) -> None:
         """Load the encoder and the vectors kept from the last run."""
@@ -189,6 +196,7 @@ class EmbeddingService:
                         future.set_exception(error)
                 continue
             self.batches += 1
+            self._meter.encoded(len(texts))
             by_text = dict(zip(texts, vectors, strict=True))
             for text, future in batch:
                 self._remember(text_key("query", text), by_text[text])

@@ -21,7 +21,7 @@ from openai.types.chat import ChatCompletionMessageParam
 
 from audiobot.domain import MAX_RESPONSE, Language
 from audiobot.errors import LanguageModelError
-from audiobot.ports import Completion, Passage
+from audiobot.ports import NO_METER, Completion, Meter, Passage
 
 DEADLINE_SECONDS: Final = 8.0
 MAX_TOKENS: Final = 400
@@ -87,7 +87,9 @@ class OpenAICompatibleModel:
         api_key: str | None,
         *,
         deadline: float = DEADLINE_SECONDS,
+        meter: Meter = NO_METER,
     ) -> None:
+        self._meter = meter
         self._client = openai.AsyncOpenAI(
             base_url=base_url,
             api_key=api_key or "none",
@@ -140,11 +142,13 @@ class OpenAICompatibleModel:
     ) -> Completion | None:
         """An answer from ``passages``; see the port."""
         if self._open:
+            self._meter.worded("skipped")
             raise LanguageModelError("llm_failed", cause="circuit open")
         tries = self._trying = self._failures >= FAILURES_TO_OPEN
         try:
-            async with asyncio.timeout(self._deadline):
-                completion = await self._ask(question, passages, language)
+            with self._meter.stage("model"):
+                async with asyncio.timeout(self._deadline):
+                    completion = await self._ask(question, passages, language)
         except LanguageModelError:
             self._failed()
             raise
@@ -155,6 +159,7 @@ class OpenAICompatibleModel:
             if tries:
                 self._trying = False
         self._worked()
+        self._meter.worded("nothing" if completion is None else "answered")
         return completion
 
     async def _ask(
@@ -188,6 +193,7 @@ class OpenAICompatibleModel:
         return Completion(text, model, tokens if counted else None)
 
     def _failed(self) -> None:
+        self._meter.worded("failed")
         self._failures += 1
         if self._failures >= FAILURES_TO_OPEN:
             self._open_until = time.monotonic() + OPEN_SECONDS

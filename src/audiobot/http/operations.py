@@ -2,17 +2,18 @@
 
 from __future__ import annotations
 
+import asyncio
 import secrets
 import time
 from importlib import resources
-from typing import Any, Final, get_args
+from typing import Any, Final
 
 from fastapi import APIRouter
 from starlette.requests import Request
 from starlette.responses import Response
 
 from audiobot import __version__
-from audiobot.domain import Language, StorageMode, StorageStatus, utc_now
+from audiobot.domain import Language, StorageStatus, utc_now
 from audiobot.http import wire
 from audiobot.http.access import RATER_COOKIE, RATER_COOKIE_SECONDS, language_of
 from audiobot.http.schemas import (
@@ -144,18 +145,11 @@ def make_router(services: Services) -> APIRouter:
     )
     async def metrics(request: Request) -> Response:
         services.access.require_metrics_reader(request)
-        status, totals = services.store.status(), await services.store.get_stats()
         gauges = services.metrics
-        gauges.dialogues.set(totals.total_interactions)
-        gauges.rated.set(totals.rated_interactions)
-        gauges.accepting.set(status.accepting)
-        for mode in get_args(StorageMode):
-            gauges.mode.labels(mode).set(mode == status.mode)
-        gauges.backlog.set(status.journal_backlog)
-        gauges.database.set(status.database_available)
-        gauges.missing.set(status.missing_records)
-        gauges.orphans.set(status.orphans)
-        return Response(gauges.exposition(), media_type=METRICS_TYPE)
+        gauges.take_totals(await services.store.get_stats())
+        services.sample()
+        # In a thread: with several workers it reads a file or two of each.
+        return Response(await asyncio.to_thread(gauges.exposition), media_type=METRICS_TYPE)
 
     @router.head("/", include_in_schema=False)
     @router.get(

@@ -47,4 +47,6 @@ class Services:
     learning: Callable[[], LearningState]
     language_model_usable: Callable[[], bool]
     system: Callable[[], SystemSample]
+    sample: Callable[[], None]
+    """Brings every gauge up to date."""
     importer: KnowledgeImporter

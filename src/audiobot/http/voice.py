@@ -64,7 +64,7 @@ def make_router(services: Services) -> APIRouter:
         told = await services.conversation.process(
             asked.message, asked.session_id, language_of(request), key
         )
-        services.metrics.answers.labels(told.outcome).inc()
+        services.metrics.answered(told.outcome)
         return wire.reply(_process_reply(told, services.access.is_operator(request)))
 
     @router.post(
@@ -90,7 +90,7 @@ def make_router(services: Services) -> APIRouter:
             by_operator=services.access.is_operator(request),
             idempotency_key=key,
         )
-        services.metrics.feedback.labels(str(given.rating)).inc()
+        services.metrics.rated_with(given.rating)
         code = "feedback_thanks" if outcome.status == "stored" else "feedback_pending"
         return wire.reply(
             FeedbackReply(

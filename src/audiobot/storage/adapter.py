@@ -45,7 +45,7 @@ from audiobot.errors import (
     StorageUnavailable,
     UnknownDialogue,
 )
-from audiobot.ports import ChangeMark, Changes, Reply
+from audiobot.ports import NO_METER, ChangeMark, Changes, Meter, Reply
 from audiobot.storage.directory import DataDirectory, DialogueIds, KeySet
 from audiobot.storage.dsn import Dsn
 from audiobot.storage.journal import replace_file
@@ -62,7 +62,7 @@ from audiobot.storage.operations import (
     with_rating,
 )
 from audiobot.storage.postgres import READ_SECONDS, WRITE_SECONDS, PostgresStore
-from audiobot.storage.replay import adopt
+from audiobot.storage.replay import adopt, count_refused
 from audiobot.storage.switch import Switch
 from audiobot.storage.tally import Tally, effect_of
 from audiobot.storage.trouble import DatabaseTrouble, DataRefused
@@ -107,7 +107,7 @@ class StorageAdapter:
     Without ``dsn`` it stays in mode ``memory``; when one was meant and could not be read
     (``misread``), in mode ``fallback``. ``open`` blocks (it reads the journal) and belongs in a
     thread; ``start`` follows on the loop. ``tell`` hears of every change of mode and of the
-    journal's backlog then.
+    journal's backlog then, ``meter`` of what costs time or fails.
     """
 
     def __init__(
@@ -124,13 +124,20 @@ class StorageAdapter:
         write_seconds: float = WRITE_SECONDS,
         read_seconds: float = READ_SECONDS,
         tell: Callable[[Switched, int], None] = lambda switched, backlog: None,
+        meter: Meter = NO_METER,
     ) -> None:
         self.in_memory_storage = SafeInMemoryStorage(max_conversations, max_bytes)
         self._directory = directory
         self._ids = ids
         self._keys = keys
+        self._meter = meter
         self._local = LocalStore(
-            directory, self.in_memory_storage, self._journaled, slot=slot, alone=dsn is None
+            directory,
+            self.in_memory_storage,
+            self._journaled,
+            slot=slot,
+            alone=dsn is None,
+            meter=meter,
         )
         self._tally = Tally(_nothing())
         self._tell = tell
@@ -144,7 +151,7 @@ class StorageAdapter:
         self._switch: Switch | None = None
         self._dsn = dsn
         self._seconds = write_seconds, read_seconds
-        self._conflicts = self._orphans = 0
+        self._conflicts = self._orphans = self._refused = 0
         self._keys_known = not self._hybrid
         self._adopted = False
         self._knowledge: list[KnowledgeSource] = []
@@ -157,6 +164,7 @@ class StorageAdapter:
         """Bring the local store up from its journal."""
         self._local.open(progress)
         self._ephemeral = self._directory.ephemeral
+        self._refused = count_refused(self._directory.path / "journal")
         self._missing = sum(last - first + 1 for first, last in self._local.index.gaps())
         if self._hybrid:
             counted = self._recall_postgres()
@@ -172,11 +180,17 @@ class StorageAdapter:
             return
         write, read = self._seconds
         self._postgres = PostgresStore(
-            self._dsn, self._stored, write_seconds=write, read_seconds=read
+            self._dsn, self._stored, write_seconds=write, read_seconds=read, meter=self._meter
         )
         self._postgres.start()
         self._switch = Switch(
-            self._state, self._postgres, self._local, self._tally, self._meet, self._keep_house
+            self._state,
+            self._postgres,
+            self._local,
+            self._tally,
+            self._meet,
+            self._keep_house,
+            self._meter,
         )
         self._switch.start()
 
@@ -268,7 +282,9 @@ class StorageAdapter:
         await self._postgres.keep_house()
         self._conflicts, self._orphans = await self._postgres.findings()
         await self._snapshot()
-        await adopt(self._directory.path / "journal", self._local.slot, self._postgres)
+        journals = self._directory.path / "journal"
+        await adopt(journals, self._local.slot, self._postgres, self._meter.adopted)
+        self._refused = await asyncio.to_thread(count_refused, journals)
 
     async def _snapshot(self) -> None:
         """Keep PostgreSQL's totals and knowledge for the time when it cannot be asked."""
@@ -329,12 +345,20 @@ class StorageAdapter:
                 raise InvalidValue("value_refused", field="value") from refused
             except DatabaseTrouble as trouble:
                 self._tally.doubt(operation)
+                self._meter.not_committed("postgres", trouble.reason, operation.op_id)
                 switch.met(trouble)
             else:
                 switch.succeeded(time.monotonic() - started)
                 return self._known_here(committed)
         earlier = self._recent(operation)
-        return earlier or await self._local.commit(_kept_in(operation, "journal"))
+        if earlier is not None:
+            return earlier
+        try:
+            return await self._local.commit(_kept_in(operation, "journal"))
+        except (StorageFull, StorageUnavailable) as refusal:
+            reason = "full" if isinstance(refusal, StorageFull) else "unwritable"
+            self._meter.not_committed("journal", reason, operation.op_id)
+            raise
 
     def _known_here(self, committed: Committed) -> Committed:
         """A dialogue that PostgreSQL does not know yet may be in our journal."""
@@ -657,6 +681,7 @@ class StorageAdapter:
         if refusal is not None and not self._state.to_postgres:
             reason = "full" if isinstance(refusal, StorageFull) else "unwritable"
         backlog = self._local.backlog if self._hybrid else 0
+        postgres = self._postgres
         return StorageStatus(
             mode=self._state.mode,
             reason=reason,
@@ -671,6 +696,15 @@ class StorageAdapter:
             conflicts=self._local.conflicts + self._conflicts,
             orphans=self._orphans if self._hybrid else self._local.orphans,
             complete=not self._hybrid or self._state.to_postgres,
+            refused=self._refused,
+            doubtful=len(self._tally.doubtful),
+            waiting={
+                "journal": self._local.waiting,
+                "postgres": postgres.waiting if postgres else 0,
+            },
+            pool_checked_out=postgres.checked_out if postgres else 0,
+            held=len(self.in_memory_storage.conversations),
+            evicted=self.in_memory_storage.evictions,
         )
 
 

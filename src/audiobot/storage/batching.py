@@ -9,10 +9,13 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import time
 from collections.abc import Awaitable, Callable, Sequence
 from typing import Final
 
+from audiobot.domain import Durability
 from audiobot.errors import StorageUnavailable
+from audiobot.ports import NO_METER, Meter
 from audiobot.storage.operations import Committed, Operation
 
 MAX_BATCH: Final = 512
@@ -23,8 +26,8 @@ class GroupCommit:
 
     ``run`` gets at most ``most`` operations and returns a result or an exception for each, in
     order; what it raises is every caller's. It is called with none twice a second when ``idle``
-    is given. ``follow`` hears of every commit before its caller does. Who holds ``pause`` sees
-    no batch on its way.
+    is given. ``follow`` hears of every commit before its caller does, ``meter`` of each batch
+    that ``home`` took. Who holds ``pause`` sees no batch on its way.
     """
 
     def __init__(
@@ -34,11 +37,15 @@ class GroupCommit:
         *,
         idle: float | None = None,
         most: int = MAX_BATCH,
+        home: Durability = "journal",
+        meter: Meter = NO_METER,
     ) -> None:
         self._run = run
         self._follow = follow
         self._idle = idle
         self._most = most
+        self._home: Durability = home
+        self._meter = meter
         self._waiting: dict[asyncio.Future[Committed], Operation] = {}
         self._wake = asyncio.Event()
         self.pause = asyncio.Lock()
@@ -56,6 +63,11 @@ class GroupCommit:
         self._wake.set()
         if self._task is not None:
             await asyncio.wait([self._task])
+
+    @property
+    def waiting(self) -> int:
+        """Operations that wait for the next batch."""
+        return len(self._waiting)
 
     def submit(self, operation: Operation) -> asyncio.Future[Committed]:
         """Hand an operation in; the future ends with its commit.
@@ -86,12 +98,19 @@ class GroupCommit:
                 continue
             results: Sequence[Committed | Exception]
             async with self.pause:
+                started = time.perf_counter()
                 try:
                     results = await self._run([operation for _, operation in batch])
+                    self._count(results, time.perf_counter() - started)
                 except Exception as error:  # noqa: BLE001  # whatever failed, no caller waits for ever
                     results = [error] * len(batch)
                 for (future, _), result in zip(batch, results, strict=True):
                     self._tell(future, result)
+
+    def _count(self, results: Sequence[Committed | Exception], seconds: float) -> None:
+        taken = sum(isinstance(result, Committed) for result in results)
+        if taken:
+            self._meter.committed(self._home, taken, seconds)
 
     def interrupt(self, error: Exception) -> None:
         """Give everyone who waits this error: what has left may be committed all the same."""

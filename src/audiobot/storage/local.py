@@ -30,6 +30,7 @@ from audiobot.errors import (
     StorageUnavailable,
     Unavailable,
 )
+from audiobot.ports import NO_METER, Meter
 from audiobot.storage.batching import GroupCommit
 from audiobot.storage.directory import LEAST_FREE_BYTES, DataDirectory, lock_slot
 from audiobot.storage.frames import MAX_PAYLOAD, Gap
@@ -95,6 +96,7 @@ class LocalStore:
         *,
         slot: int = 0,
         alone: bool = True,
+        meter: Meter = NO_METER,
     ) -> None:
         self._directory = directory
         self._alone = alone
@@ -115,7 +117,9 @@ class LocalStore:
         self._carrying: Iterator[Entry | Gap] | None = None
         self._read_up_to = 0
         self._oldest_at: float | None = None
-        self._commits = GroupCommit(self._commit_batch, self._follow, idle=_MARK_SECONDS)
+        self._commits = GroupCommit(
+            self._commit_batch, self._follow, idle=_MARK_SECONDS, home="journal", meter=meter
+        )
         self._verifier: asyncio.Task[None] | None = None
         self._commit_thread = ThreadPoolExecutor(1, "journal-commit")
         self._read_threads = ThreadPoolExecutor(2, "journal-read")
@@ -124,6 +128,11 @@ class LocalStore:
     def unreadable(self) -> int:
         """Records that could not be read back since the start."""
         return len(self._unreadable)
+
+    @property
+    def waiting(self) -> int:
+        """Operations that wait for the next commit."""
+        return self._commits.waiting
 
     # -- life ------------------------------------------------------------------------------
 

@@ -30,7 +30,7 @@ from audiobot.domain import (
     utc_now,
 )
 from audiobot.errors import IdempotencyMismatch, InvalidValue
-from audiobot.ports import ChangeMark
+from audiobot.ports import NO_METER, ChangeMark, Meter
 from audiobot.storage import statements as sql
 from audiobot.storage import trouble
 from audiobot.storage.batch import (
@@ -87,8 +87,10 @@ class PostgresStore:
         *,
         write_seconds: float = WRITE_SECONDS,
         read_seconds: float = READ_SECONDS,
+        meter: Meter = NO_METER,
     ) -> None:
         self.dsn = dsn
+        self._meter = meter
         self.replica = uuid4()
         self.write_seconds = write_seconds
         self.read_seconds = read_seconds
@@ -107,7 +109,9 @@ class PostgresStore:
         self._generation = 0
         event.listen(self._engine.sync_engine, "connect", self._opened)
         event.listen(self._engine.sync_engine, "checkout", self._must_be_new)
-        self._commits = GroupCommit(self._commit_batch, follow, most=_BATCH)
+        self._commits = GroupCommit(
+            self._commit_batch, follow, most=_BATCH, home="postgres", meter=meter
+        )
         self._abandoned: set[asyncio.Task[Any]] = set()
         self._waiting: set[asyncio.Future[DatabaseTrouble]] = set()
 
@@ -152,6 +156,11 @@ class PostgresStore:
         return self._commits.pause
 
     @property
+    def waiting(self) -> int:
+        """Operations that wait for the next commit."""
+        return self._commits.waiting
+
+    @property
     def checked_out(self) -> int:
         """Connections in use at this moment."""
         count: int = self._engine.pool.checkedout()  # type: ignore[attr-defined]
@@ -173,6 +182,7 @@ class PostgresStore:
                     return await work(connection)
 
         task = asyncio.create_task(whole(), name="postgres")
+        started = task.get_loop().time()
         interrupted: asyncio.Future[DatabaseTrouble] = asyncio.get_running_loop().create_future()
         self._waiting.add(interrupted)
         try:
@@ -188,6 +198,7 @@ class PostgresStore:
         if not task.done():
             self._leave(task)
             self._cut(task, held)
+            self._meter.abandoned(task.get_loop().time() - started)
             raise interrupted.result() if interrupted.done() else DatabaseTrouble("timeout")
         try:
             return task.result()

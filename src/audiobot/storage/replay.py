@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import os
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Final
 
@@ -49,8 +49,20 @@ def _set_aside(journal: Journal, operation: Operation) -> None:
     replace_file(journal.aside / f"refused-{operation.op_id}.msgpack", encode(operation))
 
 
-async def adopt(journals: Path, own: int, postgres: PostgresStore) -> int:
+def count_refused(journals: Path) -> int:
+    """How many operations lie set aside, in whichever slot; blocks."""
+    return sum(1 for _ in journals.glob("*/set-aside/refused-*.msgpack"))
+
+
+async def adopt(
+    journals: Path,
+    own: int,
+    postgres: PostgresStore,
+    tell: Callable[[int], None] = lambda operations: None,
+) -> int:
     """Carry over what dead processes left in their slots; returns how many operations.
+
+    ``tell`` hears of each slot that is done.
 
     A slot whose lock is held belongs to someone who lives. Two adopters do no harm: one gets the
     lock, and replay may be repeated.
@@ -61,7 +73,9 @@ async def adopt(journals: Path, own: int, postgres: PostgresStore) -> int:
         if lock is None:
             continue
         try:
-            carried += await _carry_whole(slot, postgres)
+            operations = await _carry_whole(slot, postgres)
+            tell(operations)
+            carried += operations
         finally:
             os.close(lock)
     return carried

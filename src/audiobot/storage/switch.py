@@ -9,12 +9,14 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import contextvars
 import random
 import threading
 from collections.abc import Awaitable, Callable
 from typing import Final, TypeVar
 
 from audiobot.errors import SetupError
+from audiobot.ports import NO_METER, Meter
 from audiobot.storage.circuit import AT_ONCE, Circuit
 from audiobot.storage.local import LocalStore
 from audiobot.storage.modes import ModeState
@@ -57,6 +59,7 @@ class Switch:
         tally: Tally,
         prepare: Callable[[], Awaitable[None]],
         keep_house: Callable[[], Awaitable[None]],
+        meter: Meter = NO_METER,
     ) -> None:
         self._state = state
         self._postgres = postgres
@@ -64,6 +67,8 @@ class Switch:
         self._tally = tally
         self._prepare = prepare
         self._keep_house = keep_house
+        self._meter = meter
+        self._suspected_in: contextvars.Context | None = None
         self._circuit = Circuit()
         self._suspicion = asyncio.Event()
         self._recovering = asyncio.Event()
@@ -107,6 +112,8 @@ class Switch:
         if self._circuit.failed(_now(), trouble.reason):
             self._open(trouble.reason)
         elif trouble.reason in AT_ONCE:
+            # What the probe finds is told in the name of the request that raised the suspicion.
+            self._suspected_in = self._suspected_in or contextvars.copy_context()
             self._suspicion.set()
 
     def journaled(self) -> None:
@@ -116,7 +123,10 @@ class Switch:
 
     def _open(self, reason: Reason) -> None:
         self.database_ok = False
-        if self._state.happen("trouble", reason):
+        context, self._suspected_in = self._suspected_in, None
+        happen = self._state.happen
+        happened = context.run(happen, "trouble", reason) if context else happen("trouble", reason)
+        if happened:
             self._recovering.clear()
             self._postgres.interrupt(DatabaseTrouble(reason))
             self._suspicion.set()
@@ -133,6 +143,7 @@ class Switch:
                     backoff = FIRST_BACKOFF
                 if reason is not None:
                     self._open(reason)
+                self._suspected_in = None
                 if self._state.to_postgres:
                     house_at = await self._while_well(house_at)
                 continue
@@ -235,6 +246,7 @@ class Switch:
                 raise
             self._tally.carried(operations)
             await self._local.carried(last)
+        self._meter.replayed(len(operations))
         if _now() - started > SLOW_BATCH_SECONDS:
             self._batch = max(1, self._batch // 2)
         elif self._batch < BATCH:

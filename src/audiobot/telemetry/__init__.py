@@ -1,0 +1,18 @@
+"""Logs, metrics and traces: the only importer of their libraries."""
+
+from __future__ import annotations
+
+from audiobot.telemetry.logs import bind_request, configure_logging, get_logger
+from audiobot.telemetry.meter import MetricsMeter
+from audiobot.telemetry.metrics import METRICS_TYPE, Metrics
+from audiobot.telemetry.shared import SharedFiles
+
+__all__ = [
+    "METRICS_TYPE",
+    "Metrics",
+    "MetricsMeter",
+    "SharedFiles",
+    "bind_request",
+    "configure_logging",
+    "get_logger",
+]
