@@ -1,6 +1,6 @@
 # What the project does for you, by name. `make serve` and `make test` need nothing set up before.
 .DEFAULT_GOAL := help
-.PHONY: help install serve test lint unit guarantees prove-tests soak pictures lock weights bench clean
+.PHONY: help install serve test lint unit guarantees metrics prove-tests soak pictures lock weights bench clean
 BIN := .venv/bin
 
 help: ## list these targets
@@ -35,6 +35,9 @@ prove-tests: develop ## take out what keeps the promises, one by one: the tests 
 
 soak: develop ## random faults for ten minutes and more, every sequence by its seed
 	@$(BIN)/python benchmarks/fault_sequences.py --minutes 10
+
+metrics: develop ## write docs/metrics.md from the metrics themselves
+	@$(BIN)/python scripts/metrics.py
 
 weights: develop ## fit the answerer's weights on the development set
 	@$(BIN)/python benchmarks/fit_answering.py

@@ -1,0 +1,63 @@
+"""Write docs/metrics.md: every metric with its type, its labels and its meaning.
+
+``--check`` fails when the page is out of date.
+
+    .venv/bin/python scripts/metrics.py [--check]
+"""
+
+from __future__ import annotations
+
+import sys
+from pathlib import Path
+
+from audiobot.telemetry import Metrics
+
+PAGE = Path(__file__).parent.parent / "docs" / "metrics.md"
+
+HEAD = """\
+# Metrics
+
+Generated from the program by `make metrics`; the gate fails when it is out of date.
+
+Prometheus scrapes `/api/metrics`, the operator's token as its bearer unless AudioBot listens on
+loopback only. Labels are words from fixed lists, and an endpoint is a route template, so the number
+of series has a bound; no label ever holds what a person said, an id or an address.
+
+With several workers (`serve --workers N`) whichever worker is asked tells what all have counted:
+each writes its numbers to files in `run/metrics` of the data directory and reads the others'. They
+are cleared at each start. A worker that died takes none of its counts along, and its gauges end
+with it. Gauges of several workers become one as the fourth column says. Machines are scraped
+one by one.
+
+What to watch and when to be woken: the rules in [deploy/alerts.yml](../deploy/alerts.yml), the
+[runbook](runbook.md) and the [dashboard](../deploy/grafana-dashboard.json).
+
+| metric | type | labels | workers | meaning |
+|---|---|---|---|---|
+"""
+
+
+def page() -> str:
+    """The page's text."""
+    rows = [
+        f"| `{d.name}` | {d.kind} | {', '.join(f'`{label}`' for label in d.labels) or '–'}"
+        f" | {d.over} | {d.meaning} |"
+        for d in Metrics().described
+    ]
+    return HEAD + "\n".join(rows) + "\n"
+
+
+def main() -> int:
+    """Write or check the page."""
+    text = page()
+    if "--check" in sys.argv:
+        if not PAGE.exists() or PAGE.read_text(encoding="utf-8") != text:
+            sys.stderr.write("docs/metrics.md is out of date: run make metrics\n")
+            return 1
+        return 0
+    PAGE.write_text(text, encoding="utf-8")
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())
