@@ -31,6 +31,7 @@ def test_g12_a_full_disk_refuses_with_507_keeps_everything_and_recovers(tmp_path
             assert refused.status_code == 507
             assert set(refused.json()) == {"detail", "code"}
             assert int(refused.headers["Retry-After"]) > 0
+            assert f'"request_id": "{refused.headers["x-request-id"]}"' in server.log
             assert server.rate(told[0]["log_id"], 5).status_code == 507
             eventually(lambda: server.client.get("/api/ready").status_code == 503)
             health = server.health()
