@@ -18,6 +18,7 @@ develop:
 test: develop ## the whole gate: lint, types, architecture, every suite
 	@scripts/need-chromium
 	@scripts/need-pgbouncer
+	@scripts/need-promtool
 	@scripts/gate
 
 lint: develop ## format, lint, types, architecture

@@ -216,6 +216,8 @@ class Metrics:
             "home",
             "reason",
         )
+        for reason in ("full", "unwritable"):
+            self.not_committed.labels("journal", reason)  # an alert sees the first one grow
         self.abandoned = self._counter(
             "vasdom_database_abandoned_total",
             "Work on PostgreSQL that was given up at its deadline and left to itself",
