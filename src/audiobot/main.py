@@ -50,6 +50,8 @@ from audiobot.telemetry import (
     Metrics,
     MetricsMeter,
     SharedFiles,
+    Traces,
+    TracingMeter,
     configure_logging,
     get_logger,
 )
@@ -82,6 +84,7 @@ class Core:
     keys: KeySet
     directory: DataDirectory
     metrics: Metrics
+    traces: Traces | None
 
 
 @asynccontextmanager
@@ -103,7 +106,8 @@ async def open_core(
     if shared is not None:
         shared.take(slot)
     metrics = Metrics(shared)
-    meter = MetricsMeter(metrics)
+    traces = Traces(settings.traces, __version__) if settings.traces else None
+    meter = TracingMeter(metrics, traces) if traces else MetricsMeter(metrics)
 
     def tell(switched: Switched, backlog: int) -> None:
         if switched.before != switched.after:
@@ -111,6 +115,8 @@ async def open_core(
         _log_switch(switched, backlog)
 
     async with AsyncExitStack() as stack:
+        if traces is not None:
+            stack.push_async_callback(asyncio.to_thread, traces.close)
         if directory is None:
             directory = own_directory(settings)
             stack.callback(directory.release)
@@ -162,7 +168,9 @@ async def open_core(
             stack.push_async_callback(_cancel, loading)
         conversation = ConversationService(store, answerer, meter)
         stack.push_async_callback(conversation.settle)
-        yield Core(store, answerer, embedding, conversation, importer, keys, directory, metrics)
+        yield Core(
+            store, answerer, embedding, conversation, importer, keys, directory, metrics, traces
+        )
 
 
 def _revealed(secret: SecretStr | None) -> str | None:
@@ -341,6 +349,7 @@ async def open_services(
                 rate_limit=settings.rate_limit,
             ),
             metrics=core.metrics,
+            traces=core.traces,
             started_at=utc_now(),
             min_rating=settings.min_rating_threshold,
             max_conversations=settings.max_conversations,

@@ -206,6 +206,12 @@ _SENTENCES: Final[dict[str, tuple[str, str]]] = {
         "Без DATABASE_URL работает один процесс: уберите --workers или задайте DATABASE_URL.",
         "Without DATABASE_URL there is one worker: drop --workers or set DATABASE_URL.",
     ),
+    "tracing_missing": (
+        "Для AUDIOBOT_TRACES нужны пакеты OpenTelemetry: "
+        ".venv/bin/pip install 'vasdom-audiobot[tracing]'",
+        "AUDIOBOT_TRACES needs OpenTelemetry's packages: "
+        ".venv/bin/pip install 'vasdom-audiobot[tracing]'",
+    ),
     "database_url_invalid": (
         "DATABASE_URL не разобрать ({cause}). Пример: postgresql://user:password@host:5432/name",
         "DATABASE_URL cannot be read ({cause}). For example: "

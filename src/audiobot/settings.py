@@ -10,13 +10,24 @@ from pathlib import Path
 from typing import Annotated, Final
 from urllib.parse import urlsplit
 
-from pydantic import AliasChoices, Field, SecretStr, ValidationError, field_validator
+from pydantic import (
+    AliasChoices,
+    Field,
+    SecretStr,
+    ValidationError,
+    ValidationInfo,
+    field_validator,
+)
 from pydantic_settings import BaseSettings, NoDecode, SettingsConfigDict
 
 from audiobot.errors import SetupError
 
 PREFIX: Final = "AUDIOBOT_"
 _ORIGIN: Final = re.compile(r"[a-z][a-z0-9+.-]*://([a-z0-9._-]+|\[[0-9a-f:.]+\])(:\d{1,5})?")
+_EXAMPLES: Final = {
+    "llm_base_url": "http://127.0.0.1:8080/v1",
+    "traces": "http://127.0.0.1:4318",
+}
 _RATE: Final = re.compile(r"off|[1-9]\d{0,5}/(second|minute|hour|day)")
 
 Network = ipaddress.IPv4Network | ipaddress.IPv6Network
@@ -55,6 +66,7 @@ class Settings(BaseSettings):
     knowledge: str | None = None
     max_conversations: int = Field(10_000, ge=1, le=10_000_000)
     log_level: str = "info"
+    traces: str | None = None
 
     @field_validator("cors_origins", mode="before")
     @classmethod
@@ -69,9 +81,9 @@ class Settings(BaseSettings):
             raise ValueError("write each origin as https://example.com, without a path")
         return origins
 
-    @field_validator("llm_base_url")
+    @field_validator("llm_base_url", "traces")
     @classmethod
-    def _web_address(cls, value: str | None) -> str | None:
+    def _web_address(cls, value: str | None, info: ValidationInfo) -> str | None:
         if value is None:
             return None
         value = value.strip()
@@ -81,7 +93,7 @@ class Settings(BaseSettings):
         except ValueError:
             good = False
         if not good or re.search(r"\s", value):
-            raise ValueError("write it as http://127.0.0.1:8080/v1")
+            raise ValueError(f"write it as {_EXAMPLES[str(info.field_name)]}")
         return value
 
     @field_validator("trusted_proxies", mode="before")

@@ -19,7 +19,7 @@ from audiobot import __version__
 from audiobot.errors import AudioBotError
 from audiobot.http import learning, operations, voice, wire
 from audiobot.http.services import Services
-from audiobot.telemetry import Metrics, bind_request, get_logger
+from audiobot.telemetry import Metrics, Traces, bind_request, get_logger
 
 log = get_logger(__name__)
 
@@ -34,19 +34,30 @@ class Watch:
     a JSON sentence and is counted.
     """
 
-    def __init__(self, app: ASGIApp, metrics: Metrics) -> None:
+    def __init__(self, app: ASGIApp, metrics: Metrics, traces: Traces | None = None) -> None:
         self._app = app
         self._metrics = metrics
+        self._traces = traces
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Serve one request."""
         if scope["type"] != "http":
             await self._app(scope, receive, send)
             return
-        started, status = time.perf_counter(), 0
         request_id = uuid.uuid4().hex[:16]
         scope["audiobot.request_id"] = request_id
         bind_request(request_id)
+        if self._traces is None:
+            await self._serve(scope, receive, send, request_id)
+            return
+        with self._traces.request(scope["method"], request_id) as finish:
+            finish(*await self._serve(scope, receive, send, request_id))
+
+    async def _serve(
+        self, scope: Scope, receive: Receive, send: Send, request_id: str
+    ) -> tuple[str, int]:
+        """Serve it, count it; its route template and its status."""
+        started, status = time.perf_counter(), 0
 
         async def watched(message: Message) -> None:
             nonlocal status
@@ -75,9 +86,11 @@ class Watch:
             endpoint = getattr(route, "path", None) or "unmatched"
             if endpoint == "unmatched" and status < 400 and scope["path"] == _OPENAPI:
                 endpoint = _OPENAPI  # FastAPI serves it by a route that does not name itself
-            self._metrics.observe_request(scope["method"], endpoint, status or 499, seconds)
+            status = status or 499
+            self._metrics.observe_request(scope["method"], endpoint, status, seconds)
             if seconds >= _SLOW_SECONDS:
                 log.warning("slow request", endpoint=endpoint, seconds=round(seconds, 3))
+        return endpoint, status
 
 
 def create_app(services: Services) -> FastAPI:
@@ -87,6 +100,8 @@ def create_app(services: Services) -> FastAPI:
         version=__version__,
         description=operations.DESCRIPTION,
         openapi_url=_OPENAPI,
+        # FastAPI's own spans and logs hold queries and texts of errors: people's words.
+        telemetry={"tracing": False, "metrics": False, "logs": False, "auto_configure": False},
         docs_url=None,
         redoc_url=None,
     )
@@ -106,5 +121,5 @@ def create_app(services: Services) -> FastAPI:
             allow_headers=["Content-Type", "Authorization", "Idempotency-Key", "Accept-Language"],
             expose_headers=["Retry-After", "X-Request-Id"],
         )
-    app.add_middleware(Watch, metrics=services.metrics)
+    app.add_middleware(Watch, metrics=services.metrics, traces=services.traces)
     return app

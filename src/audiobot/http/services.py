@@ -9,7 +9,7 @@ from datetime import datetime
 from audiobot.conversation import ConversationService
 from audiobot.http.access import Access
 from audiobot.ports import KnowledgeImporter, Store
-from audiobot.telemetry import Metrics
+from audiobot.telemetry import Metrics, Traces
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -47,6 +47,7 @@ class Services:
     learning: Callable[[], LearningState]
     language_model_usable: Callable[[], bool]
     system: Callable[[], SystemSample]
+    traces: Traces | None = None
     sample: Callable[[], None]
     """Brings every gauge up to date."""
     importer: KnowledgeImporter

@@ -6,12 +6,15 @@ from audiobot.telemetry.logs import bind_request, configure_logging, get_logger
 from audiobot.telemetry.meter import MetricsMeter
 from audiobot.telemetry.metrics import METRICS_TYPE, Metrics
 from audiobot.telemetry.shared import SharedFiles
+from audiobot.telemetry.tracing import Traces, TracingMeter
 
 __all__ = [
     "METRICS_TYPE",
     "Metrics",
     "MetricsMeter",
     "SharedFiles",
+    "Traces",
+    "TracingMeter",
     "bind_request",
     "configure_logging",
     "get_logger",

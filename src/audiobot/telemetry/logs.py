@@ -50,7 +50,7 @@ def configure_logging(level: str) -> None:
     root = logging.getLogger()
     root.handlers[:] = [handler]
     root.setLevel(level.upper())
-    for noisy in ("uvicorn.access", "httpx2", "httpcore2", "openai"):
+    for noisy in ("uvicorn.access", "httpx2", "httpcore2", "openai", "urllib3"):
         # Their lines hold addresses of people or bodies of requests.
         logging.getLogger(noisy).setLevel(logging.WARNING)
 

@@ -38,6 +38,11 @@ _GAUGE_MODES: Final[dict[Over, Literal["livesum", "livemax", "livemin", "livemos
 }
 
 
+def known_method(method: str) -> str:
+    """A method in a word of a fixed list."""
+    return method if method in _METHODS else "OTHER"
+
+
 class Described(NamedTuple):
     """One metric as the documents tell of it."""
 
@@ -273,7 +278,7 @@ class Metrics:
 
     def observe_request(self, method: str, endpoint: str, status: int, seconds: float) -> None:
         """Count one request; ``endpoint`` is a route template, so the labels stay few."""
-        known = method if method in _METHODS else "OTHER"
+        known = known_method(method)
         count = self._by_request.get((known, endpoint, status))
         if count is None:
             count = self._requests.labels(known, endpoint, str(status))
