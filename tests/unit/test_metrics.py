@@ -166,6 +166,14 @@ def test_gauges_of_several_workers_become_one_as_each_says(shared: SharedFiles) 
     assert told["vasdom_embeddings_ready{}"] == 0
 
 
+def test_a_worker_that_is_still_starting_does_not_say_that_nothing_is_accepted(
+    shared: SharedFiles,
+) -> None:
+    worker(shared.directory, 0, "metrics._accepting.set(1); metrics.workers.set(1)")
+    told = worker(shared.directory, 1, "pass")
+    assert told["vasdom_storage_accepting{}"] == 1
+
+
 def test_a_dead_workers_counts_stay_and_its_gauges_go(shared: SharedFiles) -> None:
     worker(shared.directory, 0, "metrics.answered('asked'); metrics.workers.set(1)")
     shared.died(0)

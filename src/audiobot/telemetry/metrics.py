@@ -6,6 +6,7 @@ series they count in: nothing is looked up by its labels twice.
 
 from __future__ import annotations
 
+import math
 import time
 from typing import Final, Literal, NamedTuple, get_args
 
@@ -260,13 +261,16 @@ class Metrics:
 
     def _gauge(self, name: str, meaning: str, over: Over, *labels: str) -> Gauge:
         self.described.append(Described(name, "gauge", labels, over, meaning))
-        return Gauge(
+        gauge = Gauge(
             name,
             meaning,
             labels,
             registry=self._registry,
             multiprocess_mode=_GAUGE_MODES[over],
         )
+        if over == "least" and self._told is not self._registry:
+            gauge.set(math.inf)  # a worker that still reads its journal has no say yet
+        return gauge
 
     def _histogram(
         self, name: str, meaning: str, buckets: tuple[float, ...], *labels: str
