@@ -4,13 +4,17 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable
+from itertools import product
 from pathlib import Path
 
+import httpx
+import psutil
 import pytest
 
 from audiobot.errors import StorageFull
 from audiobot.storage.journal import Journal
 from tests.faults.disks import fill, small_disk
+from tests.postgres import Cluster
 from tests.servers import run, serving
 
 
@@ -95,6 +99,31 @@ def test_g12_a_start_on_a_full_disk_says_what_to_do(tmp_path: Path) -> None:
         assert done.returncode == 2
         assert "Free some space" in done.stderr
         assert "Traceback" not in done.stderr
+
+
+def test_g12_a_full_disk_kills_no_worker_that_counts(
+    tmp_path: Path, cluster: Cluster, database: str
+) -> None:
+    settings = {"DATABASE_URL": cluster.dsn(database)}
+    with (
+        small_disk(tmp_path / "disk", 40) as disk,
+        serving(disk / "data", "--workers", "2", **settings) as server,
+    ):
+        server.wait_for_mode("postgres")
+        workers = {child.pid for child in psutil.Process(server.process.pid).children()}
+        ballast = fill(disk, leave=0)
+        # Series that were never counted before take room of their own in the workers' files.
+        for method, path in product(("GET", "POST", "PUT", "DELETE"), ("/", "/api/x", "/static/x")):
+            for _ in range(4):
+                httpx.request(method, server.address + path, trust_env=False)
+        for _ in range(20):
+            with httpx.Client(base_url=server.address, trust_env=False, timeout=30) as client:
+                said = client.post("/api/voice/process", json={"message": "привет"})
+                assert said.status_code == 200, "PostgreSQL takes it"
+                assert client.get("/api/metrics").status_code == 200
+        assert {c.pid for c in psutil.Process(server.process.pid).children()} == workers
+        assert "a worker died" not in server.log
+        ballast.unlink()
 
 
 def test_g15_health_says_that_a_disk_in_memory_is_ephemeral(tmp_path: Path) -> None:
