@@ -49,6 +49,8 @@ pictures: develop ## take the screenshots in docs/pictures anew
 
 bench: develop ## measure this machine; writes benchmarks/results/
 	@$(BIN)/python benchmarks/one_machine.py
+	@$(BIN)/python benchmarks/postgres.py
+	@$(BIN)/python benchmarks/outages.py
 
 lock: develop ## pin every dependency anew, by hash
 	@scripts/lock
