@@ -18,7 +18,7 @@ from sqlalchemy.schema import CreateTable
 from audiobot.errors import InvalidValue
 from audiobot.storage.schema import metadata
 from tests.conformance.hybrid import dialogues_in, hybrid, wait_for_mode
-from tests.faults.crowd import eventually, place
+from tests.faults.crowd import eventually, older_dialogues, place
 from tests.postgres import Cluster
 from tests.proxy import Proxy
 
@@ -158,6 +158,26 @@ async def test_g08_cut_connections_lose_and_double_nothing(
             await here.crowd.more(8)
         await here.recovers()
         assert set(here.reasons()) <= {"lost", "refused", "timeout"}
+
+
+async def test_g20_a_rating_carried_for_a_dialogue_unknown_here_stays_in_the_totals(
+    tmp_path: Path, cluster: Cluster, database: str, proxy: Proxy
+):
+    """Nobody could know in the outage what it changed; whoever read that it counts keeps that."""
+    dsn = by_way_of(proxy, cluster, database)
+    _, unknown = await older_dialogues(tmp_path / "before", cluster.dsn(database), 2)
+    async with hybrid(tmp_path / "data", dsn) as store:
+        before = (await store.get_stats()).rated_interactions
+        proxy.refuse()
+        assert (await store.update_rating(unknown, 5)).status == "pending"
+        proxy.pass_through()
+        await wait_for_mode(store, "recovering")
+        await wait_for_mode(store, "postgres")
+        back = (await store.get_stats()).rated_interactions
+        assert back == before + 1 == 2
+        proxy.refuse()
+        await wait_for_mode(store, "fallback")
+        assert (await store.get_stats()).rated_interactions >= back
 
 
 async def test_g08_a_commit_whose_reply_is_dropped_is_there_once(

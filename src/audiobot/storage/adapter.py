@@ -556,10 +556,13 @@ class StorageAdapter:
         home = self._home
         if home is not None:
             try:
-                if not self._overlaid:
+                if not self._overlaid and not self._tally.stale:
                     return (await home.stats())[0]
                 async with home.pause, self._tally.lock:
-                    return self._tally.overlaid(*await self._counted(home))
+                    stats, present = await self._counted(home)
+                    # What is told now is the least that the next outage may tell.
+                    self._tally.renew(stats, present)
+                    return self._tally.told(complete=True)
             except DatabaseTrouble as trouble:
                 self._met(trouble)
         return self._tally.told()

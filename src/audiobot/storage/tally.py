@@ -90,29 +90,27 @@ class _Dialogue:
         self.held = self.held or part.adds
         self.newest = max(self.newest, (part.version, part.rating))
 
-    def missing(self, present: Iterable[UUID] = ()) -> Effect | None:
-        """What PostgreSQL will count otherwise when it has all; it has what is ``present``."""
-        held, newest = self.held, self.newest
-        for op_id in present:
-            held = held or self.pending[op_id].adds
-            newest = max(newest, self.pending[op_id][:2])
-        all_newest = max([newest, *(part[:2] for part in self.pending.values())])
-        if not (held or any(part.adds for part in self.pending.values())):
+    def missing(self) -> Effect | None:
+        """What PostgreSQL will count otherwise when it has all of it."""
+        newest = max([self.newest, *(part[:2] for part in self.pending.values())])
+        if not (self.held or any(part.adds for part in self.pending.values())):
             return None
-        return Effect(newest[1] if held else None, all_newest[1])
+        return Effect(self.newest[1] if self.held else None, newest[1])
 
 
 class Tally:
     """The last snapshot, what came after it, and what of that only the journal has.
 
     ``doubtful`` are operations that PostgreSQL may have too: their commit never answered. Who
-    holds ``lock`` sees no operation on its way from the journal into PostgreSQL.
+    holds ``lock`` sees no operation on its way from the journal into PostgreSQL. ``stale`` once
+    PostgreSQL got one whose effect nobody here knew: whoever reads its totals must renew these.
     """
 
     def __init__(self, snapshot: Stats) -> None:
         self.snapshot = snapshot
         self.lock = asyncio.Lock()
         self.doubtful: dict[UUID, Operation] = {}
+        self.stale = False
         self._since = [0] * 6
         self._journaled = [0] * 6
         self._dialogues: dict[UUID, _Dialogue] = {}
@@ -177,6 +175,7 @@ class Tally:
                 continue
             dialogue = self._dialogues.get(_about(operation))
             if dialogue is None or operation.op_id not in dialogue.pending:
+                self.stale = True
                 continue
             self._recount(dialogue, -1)
             self._tracked -= 1
@@ -190,8 +189,15 @@ class Tally:
 
         Nothing of this process may have been on its way to PostgreSQL while it was taken.
         """
-        self.snapshot = snapshot
-        self._since = self._missing(present)
+        self.snapshot, self.stale = snapshot, False
+        for op_id in present:
+            operation = self.doubtful[op_id]
+            dialogue = self._dialogues.get(_about(operation))
+            if dialogue is not None:
+                self._recount(dialogue, -1)
+                dialogue.take(dialogue.pending.get(op_id) or _part(operation, None))
+                self._recount(dialogue)
+        self._since = list(self._journaled)
         # One that PostgreSQL has and the journal has not yet: it is counted, and will not be twice.
         self._counted = present
 
@@ -200,30 +206,9 @@ class Tally:
         if missing is not None:
             _count(self._journaled, missing, sign)
 
-    def _missing(self, present: set[UUID]) -> list[int]:
-        """What the journal has and a snapshot that counts ``present`` has not."""
-        missing = list(self._journaled)
-        touched: dict[UUID, list[UUID]] = {}
-        for op_id in present:
-            log_id = _about(self.doubtful[op_id])
-            if log_id in self._dialogues and op_id in self._dialogues[log_id].pending:
-                touched.setdefault(log_id, []).append(op_id)
-        for log_id, there in touched.items():
-            for effect, sign in (
-                (self._dialogues[log_id].missing(), -1),
-                (self._dialogues[log_id].missing(there), 1),
-            ):
-                if effect is not None:
-                    _count(missing, effect, sign)
-        return missing
-
-    def overlaid(self, stats: Stats, present: set[UUID]) -> Stats:
-        """PostgreSQL's totals with what only the journal has."""
-        return _sum(stats, self._missing(present), complete=True)
-
-    def told(self) -> Stats:
-        """The snapshot with what came since."""
-        return _sum(self.snapshot, self._since, complete=False)
+    def told(self, *, complete: bool = False) -> Stats:
+        """The snapshot with what came since; ``complete`` right after it was renewed."""
+        return _sum(self.snapshot, self._since, complete=complete)
 
 
 def _about(operation: Operation) -> UUID:
