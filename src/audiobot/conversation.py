@@ -51,7 +51,8 @@ class ConversationService:
         self._meter = meter
         self._answerer = answerer
         self._languages: OrderedDict[str, Language] = OrderedDict()
-        self._learning: set[asyncio.Task[None]] = set()
+        self._rated: dict[UUID, None] = {}
+        self._learning: asyncio.Task[None] | None = None
 
     async def process(
         self,
@@ -102,7 +103,9 @@ class ConversationService:
     async def session_of(self, log_id: UUID) -> str:
         """The session of a dialogue; its own id stands for one that is not in reach."""
         try:
-            conversation = await self._store.get_conversation(log_id)
+            conversation = self._store.at_hand(log_id)
+            if conversation is None:
+                conversation = await self._store.get_conversation(log_id)
         except (UnknownDialogue, Unavailable):
             return str(log_id)  # rating it says what is wrong
         return conversation.session_id if conversation else str(log_id)
@@ -137,18 +140,22 @@ class ConversationService:
             by_operator=by_operator,
             idempotency=idempotency,
         )
-        task = asyncio.create_task(self._answerer.learn(log_id), name="learn")
-        self._learning.add(task)
-        task.add_done_callback(self._learned)
+        self._rated[log_id] = None
+        if self._learning is None or self._learning.done():
+            self._learning = asyncio.create_task(self._learn(), name="learn")
         return outcome
 
-    def _learned(self, task: asyncio.Task[None]) -> None:
-        self._learning.discard(task)
-        if not task.cancelled() and task.exception() is not None:
-            # The rating is safe; that it does not count yet shows in health, not to the rater.
-            task.get_loop().call_exception_handler(
-                {"message": "learning from a rating failed", "exception": task.exception()}
-            )
+    async def _learn(self) -> None:
+        """Let the ratings count; what comes in meanwhile is learned together."""
+        while self._rated:
+            log_ids, self._rated = list(self._rated), {}
+            try:
+                await self._answerer.learn(log_ids, here=True)
+            except Exception as error:  # noqa: BLE001  # whatever it is, the next ones are learned
+                # The ratings are safe; that one does not count yet is not for the rater to hear.
+                asyncio.get_running_loop().call_exception_handler(
+                    {"message": "learning from a rating failed", "exception": error}
+                )
 
     async def similar(self, log_id: UUID, limit: int) -> tuple[Conversation | None, list[Similar]]:
         """The dialogue (None while out of reach) and the rated ones nearest to it."""
@@ -159,5 +166,5 @@ class ConversationService:
 
     async def settle(self) -> None:
         """Wait until every rating given so far counts."""
-        while self._learning:
-            await asyncio.wait(self._learning)
+        if self._learning is not None:
+            await asyncio.wait([self._learning])

@@ -13,7 +13,7 @@ import secrets
 import signal
 import socket
 import time
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Coroutine
 from contextlib import AsyncExitStack, asynccontextmanager
 from dataclasses import dataclass
 from functools import partial
@@ -21,6 +21,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Final
 
 import uvicorn
+import uvloop
 from pydantic import SecretStr
 
 from audiobot import __version__
@@ -424,7 +425,7 @@ def serve(settings: Settings, host: str, port: int, workers: int = 1) -> None:
     token = secrets.token_urlsafe(32)
     with contextlib.closing(listen(host, port)) as listener:
         if workers == 1:
-            asyncio.run(_serve(settings, host, listener, token))
+            _run(_serve(settings, host, listener, token))
             return
         directory = own_directory(settings)
         try:
@@ -437,13 +438,17 @@ def serve(settings: Settings, host: str, port: int, workers: int = 1) -> None:
             directory.announce(_address(host, listener.getsockname()[1]), token)
             run_workers(
                 workers,
-                lambda slot: asyncio.run(
-                    _serve(settings, host, listener, token, directory, slot, shared)
-                ),
+                lambda slot: _run(_serve(settings, host, listener, token, directory, slot, shared)),
                 shared.died,
             )
         finally:
             directory.release()
+
+
+def _run(serving: Coroutine[None, None, None]) -> None:
+    """Serve on uvloop's event loop: the same promises at half the cost of asyncio's own."""
+    with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
+        runner.run(serving)
 
 
 def _make_room_for(shared: SharedFiles, workers: int) -> None:

@@ -102,6 +102,14 @@ class Store(Protocol):
         """
         ...
 
+    def at_hand(self, log_id: UUID) -> Conversation | None:
+        """The dialogue if this process holds it; never waits.
+
+        Its words are what they are; its rating is the newest that this process took, another
+        process may have taken a later one.
+        """
+        ...
+
     async def get_stats(self) -> Stats:
         """Totals over every dialogue kept, equal to a recount at this moment."""
         ...
@@ -220,8 +228,12 @@ class Answerer(Protocol):
         """Rated dialogues nearest to ``conversation``, itself excluded, nearest first."""
         ...
 
-    async def learn(self, log_id: UUID) -> None:
-        """Take notice that a dialogue was rated: it counts from the next question on."""
+    async def learn(self, log_ids: Sequence[UUID], *, here: bool = False) -> None:
+        """Take notice that dialogues were rated: they count from the next question on.
+
+        ``here``: by this process, so what it has at hand is the newest. Raises ``Unavailable``
+        when some of them could not be read; the others count all the same.
+        """
         ...
 
     async def refresh(self) -> None:

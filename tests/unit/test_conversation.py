@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import uuid
+from collections.abc import Sequence
 from typing import Any
 
 import pytest
@@ -40,7 +41,11 @@ class Recorder:
         self.languages.append(language)
         return Reply(text=f"re: {question}", language=language)
 
-    async def learn(self, log_id: uuid.UUID) -> None:
+    def at_hand(self, log_id: uuid.UUID) -> Conversation | None:
+        return None
+
+    async def learn(self, log_ids: Sequence[uuid.UUID], *, here: bool) -> None:
+        assert here
         self.calls.append("learn")
         if self.fail_learning:
             raise RuntimeError("learning broke")

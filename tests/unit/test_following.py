@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import uuid
+from collections.abc import Sequence
 from contextlib import suppress
 
 import pytest
@@ -34,11 +35,11 @@ class Script:
             self.enough.set()
         return self.heard.pop(0) if self.heard else Changes(mark=since or ChangeMark())
 
-    async def learn(self, log_id: uuid.UUID) -> None:
+    async def learn(self, log_ids: Sequence[uuid.UUID]) -> None:
         if self.fails:
             self.fails -= 1
             raise StorageUnavailable("database_away")
-        self.calls.append(log_id)
+        self.calls += log_ids
 
     async def refresh(self) -> None:
         self.calls.append("refresh")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from pathlib import Path
 from uuid import UUID
 
@@ -22,7 +23,7 @@ class Listening:
     async def refresh(self) -> None:
         self.refreshed += 1
 
-    async def learn(self, log_id: UUID) -> None: ...
+    async def learn(self, log_ids: Sequence[UUID]) -> None: ...
 
 
 def table(animal: str) -> bytes:

@@ -11,7 +11,8 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import itertools
-from collections.abc import Awaitable, Callable
+from collections import OrderedDict
+from collections.abc import Awaitable, Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from datetime import datetime
 from typing import Final, NamedTuple, TypeVar
@@ -48,7 +49,7 @@ from audiobot.domain import (
     SourceKind,
     utc_now,
 )
-from audiobot.errors import LanguageModelError, UnknownDialogue
+from audiobot.errors import LanguageModelError, Unavailable, UnknownDialogue
 from audiobot.messages import sentence
 from audiobot.ports import NO_METER, LanguageModel, Matrix, Meter, Passage, Reply, Similar, Store
 
@@ -59,6 +60,7 @@ RELEVANT_COSINE: Final = 0.93
 """Raw e5 cosines of Russian questions lie in 0.8-1.0; above this two ask about one thing."""
 PASSAGES: Final = 4
 _LOAD_BATCH: Final = 1_000
+_REMEMBERED: Final = 5_000
 _ENCODED_CHARACTERS: Final = 512
 """What a question is about is said by then; the encoder's time grows faster than its text."""
 
@@ -69,6 +71,34 @@ class _Mind(NamedTuple):
     encoder: str
     encode: Callable[[str], Awaitable[Matrix]]
     ranker: Ranker | None
+
+
+class _Remembered:
+    """Rankings of questions asked before, for as long as what they rest on is the same."""
+
+    def __init__(self) -> None:
+        self._rests_on: tuple[Ranker, int] | None = None
+        self._found: OrderedDict[tuple[str, Language], tuple[Ranking, bool]] = OrderedDict()
+
+    def get(
+        self, rests_on: tuple[Ranker, int], asked: tuple[str, Language]
+    ) -> tuple[Ranking, bool] | None:
+        """The ranking, and whether it is sure enough to be told."""
+        return self._found.get(asked) if self._rests_on == rests_on else None
+
+    def keep(
+        self,
+        rests_on: tuple[Ranker, int],
+        asked: tuple[str, Language],
+        found: tuple[Ranking, bool],
+    ) -> None:
+        """What was found in the ranker and in one generation of the recall."""
+        if self._rests_on != rests_on:
+            self._rests_on = rests_on
+            self._found.clear()
+        self._found[asked] = found
+        while len(self._found) > _REMEMBERED:
+            self._found.popitem(last=False)
 
 
 class KnowledgeAnswerer:
@@ -100,6 +130,7 @@ class KnowledgeAnswerer:
         self._recall: Recall | None = None
         self._noted: datetime | None = None
         self._refreshing = asyncio.Lock()
+        self._remembered = _Remembered()
         self._search_thread = ThreadPoolExecutor(1, "search")
 
     @property
@@ -250,13 +281,8 @@ class KnowledgeAnswerer:
         with self._meter.stage("embed"):
             vector = await mind.encode(asked[:_ENCODED_CHARACTERS])
 
-        def search() -> tuple[Ranking, bool]:
-            near = recall.near(vector, NEIGHBOURS) if recall else ()
-            ranking = ranker.rank(asked, vector, language, near)
-            return ranking, is_sure(ranker, asked, ranking, self._weights, mind.encoder)
-
         with self._meter.stage("search"):
-            ranking, sure = await self._search(search)
+            ranking, sure = await self._rank(ranker, recall, asked, vector, language, mind.encoder)
         embedding = as_embedding(vector, mind.encoder)
         retrieved = (
             self._retrieved(ranking, embedding)
@@ -266,6 +292,32 @@ class KnowledgeAnswerer:
         if self._language_model is None:
             return retrieved
         return await self._worded(asked, language, ranking, retrieved)
+
+    async def _rank(
+        self,
+        ranker: Ranker,
+        recall: Recall | None,
+        asked: str,
+        vector: Matrix,
+        language: Language,
+        encoder: str,
+    ) -> tuple[Ranking, bool]:
+        """The best items, and whether the first may be told; what was found before is at hand."""
+        rests_on = ranker, recall.generation if recall else 0
+        found = self._remembered.get(rests_on, (asked, language))
+        if found is not None:
+            return found
+
+        def search() -> tuple[tuple[Ranker, int], tuple[Ranking, bool]]:
+            rests_on = ranker, recall.generation if recall else 0
+            near = recall.near(vector, NEIGHBOURS) if recall else ()
+            ranking = ranker.rank(asked, vector, language, near)
+            sure = is_sure(ranker, asked, ranking, self._weights, encoder)
+            return rests_on, (ranking, sure)
+
+        rests_on, ranked = await self._search(search)
+        self._remembered.keep(rests_on, (asked, language), ranked)
+        return ranked
 
     def _retrieved(self, ranking: Ranking, embedding: Embedding) -> Reply:
         """The best item as it stands."""
@@ -343,24 +395,46 @@ class KnowledgeAnswerer:
                 similar.append(Similar(other, round(min(1.0, near.cosine), 4)))
         return similar[:limit]
 
-    async def learn(self, log_id: UUID) -> None:
-        """Let a rating count from the next question on; see the port."""
+    async def learn(self, log_ids: Sequence[UUID], *, here: bool = False) -> None:
+        """Let ratings count from the next question on; see the port."""
         recall = self._recall
         if recall is None:
-            return  # the dialogues are still to be loaded, this one among them
+            return  # the dialogues are still to be loaded, these among them
+        good: list[tuple[Exemplar, Matrix]] = []
+        gone: list[UUID] = []
+        unread: Unavailable | None = None
+        for log_id in log_ids:
+            try:
+                rated = await self._as_rated(log_id, here=here)
+            except Unavailable as error:
+                unread = error
+                continue
+            if rated is None or rated.rating is None:
+                continue
+            if rated.rating < self._min_rating or rated.outcome != "answered":
+                gone.append(log_id)
+            else:
+                good.append((_exemplar(rated), await self._vector_of(rated)))
+        await self._search(lambda: self._take(recall, good, gone))
+        if unread is not None:
+            raise unread
+
+    def _take(self, recall: Recall, good: list[tuple[Exemplar, Matrix]], gone: list[UUID]) -> None:
+        for log_id in gone:
+            recall.discard(log_id, utc_now())
+        if good:
+            recall.add([exemplar for exemplar, _ in good], np.stack([v for _, v in good]))
+        if gone:
+            self._note_change()
+
+    async def _as_rated(self, log_id: UUID, *, here: bool) -> Conversation | None:
+        """The dialogue with the rating that counts; None when there is none, or not in reach."""
+        if here and (held := self._store.at_hand(log_id)) is not None:
+            return held
         try:
-            conversation = await self._store.get_conversation(log_id)
+            return await self._store.get_conversation(log_id)
         except UnknownDialogue:
-            return
-        if conversation is None or conversation.rating is None:
-            return
-        if conversation.rating < self._min_rating or conversation.outcome != "answered":
-            await self._search(lambda: recall.discard(log_id, utc_now()))
-            await self._search(self._note_change)
-            return
-        vector = await self._vector_of(conversation)
-        exemplar = _exemplar(conversation)
-        await self._search(lambda: recall.add([exemplar], vector[np.newaxis, :]))
+            return None
 
     # The store knows when each dialogue was last rated, not that one once counted: when one was
     # lost is noted beside the vectors, or a restart would turn time back.

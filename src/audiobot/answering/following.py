@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+from collections.abc import Sequence
 from typing import Final, Protocol
 from uuid import UUID
 
@@ -15,8 +16,8 @@ LISTEN_SECONDS: Final = 0.5
 class Learner(Protocol):
     """Who takes notice: the answerer."""
 
-    async def learn(self, log_id: UUID) -> None:
-        """A dialogue was rated."""
+    async def learn(self, log_ids: Sequence[UUID]) -> None:
+        """Dialogues were rated."""
         ...
 
     async def refresh(self) -> None:
@@ -43,8 +44,8 @@ async def follow(store: Store, learner: Learner, mark: ChangeMark) -> None:
                 await learner.reload()
             if heard.knowledge:
                 await learner.refresh()
-            for log_id in heard.rated:
-                await learner.learn(log_id)
+            if heard.rated:
+                await learner.learn(heard.rated)
         except Unavailable:
             continue  # the mark stays: it is heard again
         mark = heard.mark

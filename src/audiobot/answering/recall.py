@@ -48,13 +48,15 @@ class Recall:
     """The exemplars and their graph. Calls come from one thread at a time.
 
     ``last_change`` is when one that changes answers came or went; None before, and never earlier
-    than it was.
+    than it was. ``generation`` grows with every change: what was found in one may be used as long
+    as it lasts.
     """
 
     def __init__(self, dimension: int, limit: int = MAX_EXEMPLARS) -> None:
         self.limit = limit
         self.partial = False
         self.last_change: datetime | None = None
+        self.generation = 0
         self._graph = Index(ndim=dimension, metric=MetricKind.Cos, dtype=ScalarKind.F16)
         self._exemplars: OrderedDict[int, Exemplar] = OrderedDict()
         self._keys: dict[UUID, int] = {}
@@ -64,17 +66,18 @@ class Recall:
         return len(self._exemplars)
 
     def add(self, exemplars: Sequence[Exemplar], vectors: Matrix) -> None:
-        """Take exemplars in, oldest first; a dialogue that is in already is replaced."""
-        if not exemplars:
-            return
+        """Take exemplars in, oldest first; of a dialogue that is in already the words stay."""
+        self.generation += 1
+        new = [i for i, exemplar in enumerate(exemplars) if exemplar.log_id not in self._keys]
+        if new:
+            keys = np.arange(self._next, self._next + len(new), dtype=np.uint64)
+            self._next += len(new)
+            self._graph.add(keys, vectors[new])
+            self._keys.update(zip((exemplars[i].log_id for i in new), keys.tolist(), strict=True))
         for exemplar in exemplars:
-            self.discard(exemplar.log_id)
-        keys = np.arange(self._next, self._next + len(exemplars), dtype=np.uint64)
-        self._next += len(exemplars)
-        self._graph.add(keys, vectors)
-        for key, exemplar in zip(keys.tolist(), exemplars, strict=True):
+            key = self._keys[exemplar.log_id]
             self._exemplars[key] = exemplar
-            self._keys[exemplar.log_id] = key
+            self._exemplars.move_to_end(key)
             self._changed(exemplar, exemplar.at)
         while len(self._exemplars) > self.limit:
             self.partial = True
@@ -85,6 +88,7 @@ class Recall:
         key = self._keys.pop(log_id, None)
         if key is None:
             return
+        self.generation += 1
         gone = self._exemplars.pop(key)
         self._graph.remove(key)
         if at is not None:

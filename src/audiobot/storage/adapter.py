@@ -522,8 +522,14 @@ class StorageAdapter:
             return committed.operation.conversation
         return _rating_outcome(committed)
 
+    def at_hand(self, log_id: UUID) -> Conversation | None:
+        """One dialogue that is held; see the port."""
+        return self.in_memory_storage.get(log_id)
+
     async def get_conversation(self, log_id: UUID) -> Conversation | None:
         """One dialogue; see the port."""
+        if self._home is None and (held := self.in_memory_storage.get(log_id)) is not None:
+            return held
         local: Conversation | None = None
         ahead: RateConversation | None = None
         if self._overlaid:

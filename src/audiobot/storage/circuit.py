@@ -29,7 +29,7 @@ class Circuit:
 
     def __init__(self) -> None:
         self._calls: deque[tuple[float, bool, bool]] = deque()
-        self._misses = 0
+        self._misses = self._failures = self._crept = 0
 
     def succeeded(self, now: float, seconds: float) -> bool:
         """A call came back after ``seconds``; true when so many crept that it should open."""
@@ -44,15 +44,17 @@ class Circuit:
     def reset(self) -> None:
         """Begin again, with nothing held against PostgreSQL."""
         self._calls.clear()
-        self._misses = 0
+        self._misses = self._failures = self._crept = 0
 
     def _count(self, now: float, *, failed: bool, slow: bool) -> bool:
         self._calls.append((now, failed, slow))
+        self._failures += failed
+        self._crept += slow
         while self._calls[0][0] < now - WINDOW_SECONDS:
-            self._calls.popleft()
+            _, failed, slow = self._calls.popleft()
+            self._failures -= failed
+            self._crept -= slow
         total = len(self._calls)
         if total < LEAST_CALLS:
             return False
-        failures = sum(1 for _, failure, _ in self._calls if failure)
-        crept = sum(1 for _, _, creeping in self._calls if creeping)
-        return failures >= FAILED_SHARE * total or crept >= SLOW_SHARE * total
+        return self._failures >= FAILED_SHARE * total or self._crept >= SLOW_SHARE * total
