@@ -11,6 +11,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import itertools
+import os
 from collections import OrderedDict
 from collections.abc import Awaitable, Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
@@ -129,6 +130,7 @@ class KnowledgeAnswerer:
         self._first_mind = asyncio.Event()
         self._recall: Recall | None = None
         self._noted: datetime | None = None
+        self._note: int | None = None
         self._refreshing = asyncio.Lock()
         self._remembered = _Remembered()
         self._search_thread = ThreadPoolExecutor(1, "search")
@@ -184,6 +186,8 @@ class KnowledgeAnswerer:
     def close(self) -> None:
         """Stop the search thread."""
         self._search_thread.shutdown(wait=True, cancel_futures=True)
+        if self._note is not None:
+            os.close(self._note)
 
     async def refresh(self) -> None:
         """Take up the knowledge as the store holds it now; see the port."""
@@ -446,9 +450,11 @@ class KnowledgeAnswerer:
             return
         self._noted = change
         with contextlib.suppress(OSError):
-            folder.mkdir(parents=True, exist_ok=True)
-            (folder / "last-change.new").write_text(change.isoformat(), encoding="ascii")
-            (folder / "last-change.new").replace(folder / "last-change")
+            if self._note is None:
+                folder.mkdir(parents=True, exist_ok=True)
+                self._note = os.open(folder / "last-change", os.O_WRONLY | os.O_CREAT, 0o600)
+            # Always as long as before, so that it is whole whenever the process is killed.
+            os.pwrite(self._note, change.isoformat(timespec="microseconds").encode(), 0)
 
     def _recollect_change(self) -> None:
         folder = self._embedding.folder

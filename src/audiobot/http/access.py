@@ -66,6 +66,21 @@ def language_of(request: Request) -> Language:
     return best[1]
 
 
+@lru_cache(4_096)
+def _address_of(host: str) -> Address:
+    """The address, IPv4 also where it comes as IPv6; ``ValueError`` when it is none."""
+    found = ipaddress.ip_address(host)
+    if found.version == 6 and found.ipv4_mapped is not None:
+        return found.ipv4_mapped
+    return found
+
+
+@lru_cache(4_096)
+def _network_of(address: Address) -> str:
+    prefix = 32 if address.version == 4 else 64
+    return str(ipaddress.ip_network((address, prefix), strict=False))
+
+
 class Access:
     """The rules of contract.md's "Who is who".
 
@@ -104,11 +119,9 @@ class Access:
         found: Address | None = None
         for hop in reversed(chain):
             try:
-                found = ipaddress.ip_address(hop)
+                found = _address_of(hop)
             except ValueError:
                 return found
-            if found.version == 6 and found.ipv4_mapped is not None:
-                found = found.ipv4_mapped
             if not any(found in network for network in self._proxies):
                 return found
         return found
@@ -116,10 +129,7 @@ class Access:
     def client_network(self, request: Request) -> str:
         """The caller's /32 or /64: one household's IPv6 addresses count as one."""
         address = self.client(request)
-        if address is None:
-            return "unknown"
-        prefix = 32 if address.version == 4 else 64
-        return str(ipaddress.ip_network((address, prefix), strict=False))
+        return _network_of(address) if address is not None else "unknown"
 
     async def limit(self, request: Request, call: str) -> None:
         """Count a public call; raises ``TooManyRequests`` when the window is full."""

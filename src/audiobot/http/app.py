@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import itertools
+import secrets
 import time
-import uuid
 from importlib import resources
 from typing import Final
 
@@ -38,13 +39,14 @@ class Watch:
         self._app = app
         self._metrics = metrics
         self._traces = traces
+        self._process, self._numbers = secrets.token_hex(4), itertools.count(1)
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Serve one request."""
         if scope["type"] != "http":
             await self._app(scope, receive, send)
             return
-        request_id = uuid.uuid4().hex[:16]
+        request_id = f"{self._process}{next(self._numbers):08x}"
         scope["audiobot.request_id"] = request_id
         bind_request(request_id)
         if self._traces is None:

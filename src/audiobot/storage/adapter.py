@@ -15,7 +15,7 @@ from collections.abc import AsyncIterator, Callable, Iterable, Sequence
 from functools import partial
 from pathlib import Path
 from typing import Final
-from uuid import UUID, uuid4
+from uuid import UUID
 
 import msgspec
 
@@ -56,6 +56,7 @@ from audiobot.storage.operations import (
     AddConversation,
     Committed,
     Operation,
+    OperationIds,
     RateConversation,
     ReplaceKnowledge,
     clock_version,
@@ -70,8 +71,8 @@ from audiobot.storage.trouble import DatabaseTrouble, DataRefused
 _MAX_RATER: Final = 64
 _MAX_NAME: Final = 200
 _RECENT_KEYS: Final = 10_000
-_OWN_RATINGS: Final = 20_000
-"""Ratings of this process that it need not hear of again."""
+_MOST_PENDING: Final = 20_000
+"""Ratings that wait to be learned with their dialogue; more are learned by the next start."""
 _DRAIN_SECONDS: Final = 5.0
 
 
@@ -155,7 +156,8 @@ class StorageAdapter:
         self._keys_known = not self._hybrid
         self._adopted = False
         self._knowledge: list[KnowledgeSource] = []
-        self._own: OrderedDict[UUID, None] = OrderedDict()
+        self._op_ids = OperationIds()
+        self._pending: set[UUID] = set()
         self._recent_keys: OrderedDict[bytes, tuple[bytes, Committed]] = OrderedDict()
 
     # -- life ------------------------------------------------------------------------------
@@ -239,10 +241,6 @@ class StorageAdapter:
             self.in_memory_storage.apply(operation)
         if isinstance(operation, ReplaceKnowledge):
             self._knowledge = _newest([*self._knowledge, operation.source])
-        if isinstance(operation, RateConversation):
-            self._own[operation.op_id] = None
-            while len(self._own) > _OWN_RATINGS:
-                self._own.popitem(last=False)
         self._remember_key(committed)
 
     def _remember_key(self, committed: Committed) -> None:
@@ -259,7 +257,12 @@ class StorageAdapter:
         if not self._hybrid:
             return
         effect = effect_of(committed, self.in_memory_storage)
-        self._tally.wrote(committed.operation, effect, journaled=True)
+        operation = committed.operation
+        self._tally.wrote(operation, effect, journaled=True)
+        if isinstance(operation, RateConversation) and not committed.known:
+            self._pending.add(operation.log_id)
+            while len(self._pending) > _MOST_PENDING:
+                self._pending.pop()
         self._remember_key(committed)  # the journal forgets it when it is carried
         if self._switch is not None:
             self._switch.journaled()
@@ -421,7 +424,7 @@ class StorageAdapter:
             embedding=told.embedding,
         )
         operation = AddConversation(
-            op_id=uuid4(),
+            op_id=self._op_ids.new(),
             conversation=conversation,
             explicit=log_id is not None,
             idempotency=idempotency,
@@ -451,7 +454,7 @@ class StorageAdapter:
             check_text("rater", rater, _MAX_RATER)
         await self._know(log_id)
         operation = RateConversation(
-            op_id=uuid4(),
+            op_id=self._op_ids.new(),
             log_id=log_id,
             rating=rating,
             version=clock_version(),
@@ -497,7 +500,9 @@ class StorageAdapter:
             for text in (item.item_id, item.title, item.answer, *item.questions):
                 check_text("knowledge", text, MAX_RESPONSE)
         source = KnowledgeSource(name=name, items=tuple(items), imported_at=utc_now())
-        operation = ReplaceKnowledge(op_id=uuid4(), source=source, version=clock_version())
+        operation = ReplaceKnowledge(
+            op_id=self._op_ids.new(), source=source, version=clock_version()
+        )
         # In an outage it is journaled whatever we believe; the answer is what we believe.
         known: tuple[KnowledgeItem, ...] | None = None
         if self._postgres is not None and self._home is None:
@@ -660,11 +665,13 @@ class StorageAdapter:
         if home is None:
             return Changes(mark=mark)
         try:
-            mark, ratings, knowledge = await home.changes(mark)
+            mark, rated, knowledge = await home.changes(mark, self._op_ids)
         except DatabaseTrouble as trouble:
             self._met(trouble)
             return Changes(mark=mark)
-        rated = {log_id for op_id, log_id in ratings.items() if op_id not in self._own}
+        if self._local.backlog == 0:  # what was rated here out of reach has met its dialogue
+            rated |= self._pending
+            self._pending.clear()
         reload = since is not None and since.at is None
         return Changes(mark=mark, rated=tuple(rated), knowledge=knowledge, reload=reload)
 

@@ -9,6 +9,7 @@ end in the same state.
 from __future__ import annotations
 
 import hashlib
+import secrets
 import time
 from datetime import datetime
 from typing import Final, NamedTuple
@@ -17,6 +18,24 @@ from uuid import UUID
 import msgspec
 
 from audiobot.domain import Conversation, Idempotency, KnowledgeSource
+
+
+class OperationIds:
+    """Ids for the operations of one process: 48 bits that are its own, then 74 at random.
+
+    UUIDs of version 8 (RFC 9562, section 5.8). What lies from ``first`` to ``last`` was made
+    here, so a process that asks for what others did need not be told of itself.
+    """
+
+    def __init__(self) -> None:
+        self._own = secrets.randbits(48) << 80 | 8 << 76 | 2 << 62
+        self.first = UUID(int=self._own)
+        self.last = UUID(int=self._own | 0xFFF << 64 | (1 << 62) - 1)
+
+    def new(self) -> UUID:
+        """An id that nothing has yet."""
+        drawn = secrets.randbits(74)
+        return UUID(int=self._own | drawn >> 62 << 64 | drawn & (1 << 62) - 1)
 
 
 class AddConversation(msgspec.Struct, frozen=True, kw_only=True, tag="add", omit_defaults=True):

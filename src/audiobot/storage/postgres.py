@@ -48,6 +48,7 @@ from audiobot.storage.operations import (
     AddConversation,
     Committed,
     Operation,
+    OperationIds,
     RateConversation,
 )
 from audiobot.storage.trouble import DatabaseTrouble, DataRefused
@@ -418,12 +419,15 @@ class PostgresStore:
             for name, items, at in rows
         ]
 
-    async def changes(self, mark: ChangeMark) -> tuple[ChangeMark, dict[UUID, UUID], bool]:
-        """The next mark, ratings (``op_id`` → dialogue) since, and whether knowledge changed."""
-        rows = await self._read(sql.CHANGES, {"since": mark.at, "overlap": _OVERLAP})
+    async def changes(
+        self, mark: ChangeMark, own: OperationIds
+    ) -> tuple[ChangeMark, set[UUID], bool]:
+        """The next mark, dialogues that others rated since, and whether knowledge changed."""
+        values = {"since": mark.at, "overlap": _OVERLAP, "first": own.first, "last": own.last}
+        rows = await self._read(sql.CHANGES, values)
         at, knowledge = rows[0].now, rows[0].knowledge
         rated = {row.op_id: row.log_id for row in rows if row.op_id is not None}
-        new = {op_id: log_id for op_id, log_id in rated.items() if op_id not in mark.seen}
+        new = {log_id for op_id, log_id in rated.items() if op_id not in mark.seen}
         changed = mark.at is not None and knowledge != mark.knowledge
         return ChangeMark(at, frozenset(rated), knowledge), new, changed
 

@@ -345,9 +345,10 @@ CHANGES: Final = text(
         FROM knowledge_sources), '') AS knowledge, op_id, log_id
     FROM (VALUES (1)) AS once (one) LEFT JOIN voice_ratings
         ON received_at > cast(:since AS timestamptz) - cast(:overlap AS interval)
+        AND op_id NOT BETWEEN :first AND :last
     """
 )
-"""What any process wrote since: one row at least, for the clock and the knowledge's versions."""
+"""What others wrote since: one row at least, for the clock and the knowledge's versions."""
 
 FINDINGS: Final = text(
     "SELECT (SELECT count(*) FROM voice_conflicts),"
