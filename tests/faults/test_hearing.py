@@ -1,0 +1,67 @@
+"""What one process takes in, others on the same PostgreSQL hear; it does not hear itself."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from uuid import UUID
+
+from audiobot.ports import ChangeMark
+from audiobot.storage.adapter import StorageAdapter
+from tests.conformance.hybrid import hybrid, wait_for_mode, wait_until_carried
+from tests.faults.crowd import older_dialogues
+from tests.postgres import Cluster
+from tests.proxy import Proxy
+
+
+class Ear:
+    """Everything that a store was told of, from now on."""
+
+    def __init__(self, store: StorageAdapter, mark: ChangeMark) -> None:
+        self._store, self._mark = store, mark
+        self.rated: list[UUID] = []
+
+    @classmethod
+    async def of(cls, store: StorageAdapter) -> Ear:
+        return cls(store, (await store.changes(None)).mark)
+
+    async def listen(self) -> list[UUID]:
+        heard = await self._store.changes(self._mark)
+        self._mark = heard.mark
+        self.rated += heard.rated
+        return self.rated
+
+
+async def test_g12_a_rating_is_heard_once_by_others_and_not_by_its_own_process(
+    tmp_path: Path, cluster: Cluster, database: str
+):
+    dsn = cluster.dsn(database)
+    async with hybrid(tmp_path / "one", dsn) as one, hybrid(tmp_path / "two", dsn) as two:
+        kept = await one.add_conversation(None, "q", "a", "s")
+        own, other = await Ear.of(one), await Ear.of(two)
+        await one.update_rating(kept.log_id, 5)
+        for _ in range(3):
+            assert await own.listen() == []
+            assert await other.listen() == [kept.log_id]
+        await two.update_rating(kept.log_id, 1)
+        assert await own.listen() == [kept.log_id]
+        assert (await one.get_conversation(kept.log_id)).rating == 1  # type: ignore[union-attr]
+
+
+async def test_g12_what_was_rated_out_of_reach_is_learned_when_it_meets_its_dialogue(
+    tmp_path: Path, cluster: Cluster, database: str
+):
+    """In the outage this process could not know what was rated: afterwards it can."""
+    [unknown] = await older_dialogues(tmp_path / "before", cluster.dsn(database), 1)
+    with Proxy(cluster.host, cluster.port) as proxy:
+        dsn = cluster.dsn(database, host=proxy.host, port=proxy.port)
+        async with hybrid(tmp_path / "data", dsn) as store:
+            ear = await Ear.of(store)
+            proxy.refuse()
+            assert (await store.update_rating(unknown, 5)).status == "pending"
+            assert await ear.listen() == []
+            proxy.pass_through()
+            await wait_for_mode(store, "recovering")
+            await wait_for_mode(store, "postgres")
+            await wait_until_carried(store)
+            assert await ear.listen() == [unknown]
+            assert (await store.get_conversation(unknown)).rating == 5  # type: ignore[union-attr]
