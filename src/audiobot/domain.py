@@ -152,6 +152,24 @@ class KnowledgeSource(msgspec.Struct, frozen=True, kw_only=True):
     imported_at: datetime
 
 
+class Correction(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
+    """An operator's answer to a question, in other wordings too: it outranks all that is built in.
+
+    ``wordings`` are the questions that it answers, as people and the operator put them;
+    ``log_ids`` the turns that it settles. One that is ``withdrawn`` counts no more; its answer is
+    kept, so that withdrawing can be undone. ``version`` orders what two operators say.
+    """
+
+    correction_id: UUID
+    answer: str
+    wordings: tuple[str, ...]
+    language: Language
+    corrected_at: datetime
+    version: int
+    log_ids: tuple[UUID, ...] = ()
+    withdrawn: bool = False
+
+
 class Stats(msgspec.Struct, frozen=True, kw_only=True):
     """Totals over all dialogues at ``as_of``; ``complete`` is false when a part is out of reach.
 
