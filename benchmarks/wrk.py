@@ -20,6 +20,10 @@ for line in io.lines("%(bodies)s") do bodies[#bodies + 1] = line end
 local next_body = 0
 wrk.method = "POST"
 wrk.headers["Content-Type"] = "application/json"
+local pause = %(pause)d
+if pause > 0 then
+  function delay() return math.random(0, 2 * pause) end
+end
 request = function()
   next_body = next_body %% #bodies + 1
   return wrk.format(nil, nil, nil, bodies[next_body])
@@ -45,15 +49,24 @@ class Load:
     longest: float
 
 
-def wrk(url: str, bodies: Sequence[str], seconds: float, connections: int = 64) -> Load:
-    """Post ``bodies`` round and round for ``seconds``.
+def wrk(
+    url: str,
+    bodies: Sequence[str],
+    seconds: float,
+    connections: int = 64,
+    rate: float | None = None,
+) -> Load:
+    """Post ``bodies`` round and round for ``seconds``, at about ``rate`` a second if it is given.
 
     Raises ``RuntimeError`` when a request was refused or broke off: a rate of errors is no rate.
     """
+    # Milliseconds that a connection waits before each request, on average: all in step would be
+    # a burst, not a rate.
+    pause = round(1_000 * connections / rate) if rate else 0
     with tempfile.TemporaryDirectory() as folder:
         listed, script = Path(folder) / "bodies", Path(folder) / "script.lua"
         listed.write_text("\n".join(bodies) + "\n", encoding="utf-8")
-        script.write_text(SCRIPT % {"bodies": listed})
+        script.write_text(SCRIPT % {"bodies": listed, "pause": pause})
         command = ["wrk", "-t1", f"-c{connections}", f"-d{seconds:g}s", "--timeout", "10s"]
         ended = subprocess.run(
             [*command, "-s", str(script), url], capture_output=True, text=True, check=True,

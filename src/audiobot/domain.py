@@ -36,7 +36,7 @@ def utc_now() -> datetime:
     return datetime.now(UTC)
 
 
-class Embedding(msgspec.Struct, frozen=True):
+class Embedding(msgspec.Struct, frozen=True, gc=False):
     """A vector as bytes: float32 little-endian, ``dimension`` numbers, made by ``model``."""
 
     vector: bytes
@@ -44,7 +44,7 @@ class Embedding(msgspec.Struct, frozen=True):
     model: str
 
 
-class Source(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
+class Source(msgspec.Struct, frozen=True, gc=False, kw_only=True, omit_defaults=True):
     """One line of the receipt: what an answer rests on.
 
     ``ids`` (of dialogues or knowledge items) are shown to operators only: a ``log_id``
@@ -58,14 +58,14 @@ class Source(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
     raters: int = 0
 
 
-class Candidate(msgspec.Struct, frozen=True):
+class Candidate(msgspec.Struct, frozen=True, gc=False):
     """One answer that was weighed in a turn: which knowledge item, and its fused score."""
 
     item_id: str
     score: float
 
 
-class Conversation(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
+class Conversation(msgspec.Struct, frozen=True, gc=False, kw_only=True, omit_defaults=True):
     """One dialogue: what was asked, what the person was told (to the letter), how it was rated.
 
     Everything above ``rating`` is written once; ``content_hash`` covers its words.
@@ -113,14 +113,14 @@ def content_hash(conversation: Conversation) -> bytes:
     return hashlib.sha256(msgspec.msgpack.encode(said)).digest()
 
 
-class Idempotency(msgspec.Struct, frozen=True):
+class Idempotency(msgspec.Struct, frozen=True, gc=False):
     """A caller's ``Idempotency-Key``: digests (16 bytes each) of the key and of the request."""
 
     key: bytes
     request: bytes
 
 
-class RatingOutcome(msgspec.Struct, frozen=True, kw_only=True):
+class RatingOutcome(msgspec.Struct, frozen=True, gc=False, kw_only=True):
     """What became of a rating: ``stored`` on its dialogue, or ``pending`` until that is known."""
 
     log_id: UUID
@@ -131,7 +131,7 @@ class RatingOutcome(msgspec.Struct, frozen=True, kw_only=True):
     """False for a dialogue that was handed over: it never becomes training data."""
 
 
-class KnowledgeItem(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
+class KnowledgeItem(msgspec.Struct, frozen=True, gc=False, kw_only=True, omit_defaults=True):
     """One thing the company knows: an answer with the questions it answers, or a passage.
 
     ``item_id`` is derived from the content's identity, so importing twice changes nothing.
@@ -152,7 +152,7 @@ class KnowledgeSource(msgspec.Struct, frozen=True, kw_only=True):
     imported_at: datetime
 
 
-class Correction(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
+class Correction(msgspec.Struct, frozen=True, gc=False, kw_only=True, omit_defaults=True):
     """An operator's answer to a question, in other wordings too: it outranks all that is built in.
 
     ``wordings`` are the questions that it answers, as people and the operator put them;

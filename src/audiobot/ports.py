@@ -192,7 +192,7 @@ class Encoder(Protocol):
         ...
 
 
-class Reply(msgspec.Struct, frozen=True, kw_only=True):
+class Reply(msgspec.Struct, frozen=True, gc=False, kw_only=True):
     """What the bot says to one question, and everything that speaks for it."""
 
     text: str
@@ -210,7 +210,7 @@ class Reply(msgspec.Struct, frozen=True, kw_only=True):
     embedding: Embedding | None = None
 
 
-class Similar(msgspec.Struct, frozen=True):
+class Similar(msgspec.Struct, frozen=True, gc=False):
     """A past dialogue near a question, and how near: cosine, 1.0 for the same words."""
 
     conversation: Conversation

@@ -38,7 +38,9 @@ class OperationIds:
         return UUID(int=self._own | drawn >> 62 << 64 | drawn & (1 << 62) - 1)
 
 
-class AddConversation(msgspec.Struct, frozen=True, kw_only=True, tag="add", omit_defaults=True):
+class AddConversation(
+    msgspec.Struct, frozen=True, gc=False, kw_only=True, tag="add", omit_defaults=True
+):
     """A dialogue as it was told; ``explicit`` when its caller chose the id and may repeat it."""
 
     op_id: UUID
@@ -47,7 +49,9 @@ class AddConversation(msgspec.Struct, frozen=True, kw_only=True, tag="add", omit
     idempotency: Idempotency | None = None
 
 
-class RateConversation(msgspec.Struct, frozen=True, kw_only=True, tag="rate", omit_defaults=True):
+class RateConversation(
+    msgspec.Struct, frozen=True, gc=False, kw_only=True, tag="rate", omit_defaults=True
+):
     """A rating, with what was said beside it.
 
     ``version`` is microseconds since the epoch, raised above the stored version by whoever
