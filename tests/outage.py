@@ -23,7 +23,11 @@ QUESTIONS = [f"Сколько стоит уборка подъезда номе�
 
 @dataclass
 class Request:
-    """One call: when it was sent (s since the load began), how long it took, what came back."""
+    """One call: when it was sent (s since the load began), how long it took, what came back.
+
+    ``status`` is 0 when nothing came back. A 507 is a declared refusal, with ``Retry-After``; one
+    without it counts as 500.
+    """
 
     at: float
     seconds: float
@@ -43,20 +47,33 @@ class Sample:
 
 @dataclass
 class Load:
-    """Open-loop load: ``rate`` calls a second whatever the answers do, 40 % of them ratings."""
+    """Open-loop load: ``rate`` calls a second whatever the answers do, 40 % of them ratings.
+
+    A share of ``cancelled`` callers hang up within 20 ms. With ``fresh`` every call comes over a
+    connection of its own, so that several workers get their share.
+    """
 
     address: str
     seed: int
     rate: float = 60.0
     ratings: float = 0.4
     cancelled: float = 0.0
+    fresh: bool = False
+    questions: list[str] = field(default_factory=lambda: QUESTIONS)
     requests: list[Request] = field(default_factory=list)
     samples: list[Sample] = field(default_factory=list)
     attempted: dict[str, str] = field(default_factory=dict)
     acknowledged: dict[uuid.UUID, tuple[str, str]] = field(default_factory=dict)
     rated: dict[uuid.UUID, list[tuple[str, int, bool]]] = field(default_factory=dict)
     """log_id → its ratings in the order they were sent: (mark, rating, acknowledged)."""
+    refused: set[str] = field(default_factory=set)
+    """Sessions and marks that were refused with a declared 507: nothing of them may be stored."""
+    hung_up: int = 0
     errors: list[str] = field(default_factory=list)
+    failures: list[str] = field(default_factory=list)
+    """Answers that made no sense."""
+    findings: list[str] = field(default_factory=list)
+    """What ``verify`` found lost, wrong or doubled, in words."""
 
     def __post_init__(self) -> None:
         self._chance = random.Random(self.seed)
@@ -64,11 +81,13 @@ class Load:
         self._tasks: set[asyncio.Task] = set()
         self._run = uuid.UUID(int=self._chance.getrandbits(128)).hex[:8]
         self._began = time.monotonic()
-        self.client = httpx.AsyncClient(
-            base_url=self.address,
-            timeout=30,
-            trust_env=False,
-            limits=httpx.Limits(max_connections=400, max_keepalive_connections=100),
+        self.client = self._client(30)
+
+    def _client(self, timeout: float) -> httpx.AsyncClient:
+        kept = 0 if self.fresh else 100
+        limits = httpx.Limits(max_connections=400, max_keepalive_connections=kept)
+        return httpx.AsyncClient(
+            base_url=self.address, timeout=timeout, trust_env=False, limits=limits
         )
 
     @property
@@ -88,12 +107,18 @@ class Load:
 
     async def warm(self) -> None:
         """Ask every question once, so that no encoder is measured later."""
-        for question in QUESTIONS:
-            session = f"{self._run}-warm{len(self.attempted)}"
-            self.attempted[session] = question
-            body = {"message": question, "session_id": session}
-            reply = (await self.client.post("/api/voice/process", json=body)).json()
-            self.acknowledged[uuid.UUID(reply["log_id"])] = (session, reply["response"])
+        left = list(self.questions)
+
+        async def ask() -> None:
+            while left:
+                question = left.pop()
+                session = f"{self._run}-warm{len(self.attempted)}"
+                self.attempted[session] = question
+                body = {"message": question, "session_id": session}
+                reply = (await self.client.post("/api/voice/process", json=body)).json()
+                self.acknowledged[uuid.UUID(reply["log_id"])] = (session, reply["response"])
+
+        await asyncio.gather(*(ask() for _ in range(4)))
 
     def _send(self) -> None:
         number = len(self.attempted) + sum(len(r) for r in self.rated.values())
@@ -103,9 +128,14 @@ class Load:
             call = self._ask(number)
         task = asyncio.create_task(call)
         self._tasks.add(task)
-        task.add_done_callback(self._tasks.discard)
+        task.add_done_callback(self._ended)
         if self._chance.random() < self.cancelled:
             asyncio.get_running_loop().call_later(self._chance.random() * 0.02, task.cancel)
+
+    def _ended(self, task: asyncio.Task) -> None:
+        self._tasks.discard(task)
+        if not task.cancelled() and task.exception() is not None:
+            self.failures.append(repr(task.exception()))
 
     async def quiet(self) -> None:
         """Wait until every call under way has come back."""
@@ -120,20 +150,27 @@ class Load:
             self.requests.append(Request(at, time.monotonic() - started, 0))
             self.errors.append(type(error).__name__)
             return None
-        self.requests.append(Request(at, time.monotonic() - started, response.status_code))
-        if response.status_code != 200:
+        except asyncio.CancelledError:
+            self.hung_up += 1
+            raise
+        status = response.status_code
+        if status == 507 and "retry-after" not in response.headers:
+            status = 500
+        self.requests.append(Request(at, time.monotonic() - started, status))
+        if status != 200:
             self.errors.append(f"{response.status_code} {response.text[:200]}")
-            return None
-        return response
+        return response if status in (200, 507) else None
 
     async def _ask(self, number: int) -> None:
         session = f"{self._run}-{number}"
-        message = self._chance.choice(QUESTIONS)
+        message = self._chance.choice(self.questions)
         self.attempted[session] = message
         response = await self._call(
             "/api/voice/process", {"message": message, "session_id": session}
         )
-        if response is not None:
+        if response is not None and response.status_code == 507:
+            self.refused.add(session)
+        elif response is not None:
             reply = response.json()
             log_id = uuid.UUID(reply["log_id"])
             assert log_id not in self.acknowledged
@@ -152,7 +189,11 @@ class Load:
             "/api/voice/feedback",
             {"log_id": str(log_id), "rating": rating, "feedback_text": mark},
         )
-        if response is not None:
+        if response is not None and response.status_code == 507:
+            history.pop()
+            self.refused.add(mark)
+            self._free.append(log_id)
+        elif response is not None:
             history[-1] = (mark, rating, True)
             self._free.append(log_id)
         # A rating of unknown fate leaves its dialogue alone: a later one could not be ordered.
@@ -161,7 +202,7 @@ class Load:
 
     async def watch(self) -> None:
         """Sample health ten times a second until cancelled."""
-        async with httpx.AsyncClient(base_url=self.address, timeout=5, trust_env=False) as client:
+        async with self._client(5) as client:
             while True:
                 try:
                     body = (await client.get("/api/health")).json()
@@ -183,7 +224,7 @@ class Load:
     async def until(self, mode: str, seconds: float = 60) -> float:
         """Wait until health says ``mode``; the moment."""
         deadline = time.monotonic() + seconds
-        async with httpx.AsyncClient(base_url=self.address, timeout=5, trust_env=False) as client:
+        async with self._client(5) as client:
             while True:
                 try:
                     body = (await client.get("/api/health")).json()
@@ -194,26 +235,48 @@ class Load:
                 assert time.monotonic() < deadline, f"never {mode}"
                 await asyncio.sleep(0.02)
 
+    async def settled(self, seconds: float = 60) -> None:
+        """Wait until everybody asked keeps dialogues in PostgreSQL and has carried the rest there.
+
+        Longer than from one heartbeat to the next: a write that missed its deadline waits for it.
+        """
+        deadline, in_a_row = time.monotonic() + seconds, 0
+        async with self._client(5) as client:
+            while in_a_row < 16:
+                assert time.monotonic() < deadline, "it never settled"
+                await asyncio.sleep(0.1)
+                storage = (await client.get("/api/health")).json()["storage"]
+                well = storage["mode"] == "postgres" and storage["journal_backlog"] == 0
+                in_a_row = in_a_row + 1 if well else 0
+
     # -- what must be true ---------------------------------------------------------------------
 
     def latencies(self, since: float, to: float) -> list[float]:
-        return sorted(r.seconds for r in self.requests if since <= r.at < to)
+        """Of the calls that were answered, sorted."""
+        return sorted(r.seconds for r in self.requests if since <= r.at < to and r.status)
 
-    def verify(self, cluster: Cluster, database: str) -> dict[str, int]:
-        """Match PostgreSQL with what was told; how many were lost, wrong, doubled, unknown."""
+    def verify(
+        self, cluster: Cluster, database: str, may: frozenset[int] = frozenset()
+    ) -> dict[str, int]:
+        """Match PostgreSQL with what was told; how many were lost, wrong, doubled, unknown.
+
+        ``may`` are the statuses besides 200 that the fault allows: 0 where a process ends, 507
+        where a disk is full. A call without an answer is no promise: what it wanted may be there
+        or not, but only once, with its own words, and not before what was acknowledged later.
+        """
         rows = cluster.execute(
             "SELECT id, session_id, user_message, ai_response, rating FROM voice_logs", database
         )
         stored = {row[0]: row for row in rows}
         sessions = Counter(row[1] for row in rows)
-        lost = [i for i in self.acknowledged if i not in stored]
-        wrong = [
-            i
+        lost: list[object] = [i for i in self.acknowledged if i not in stored]
+        wrong: list[object] = [
+            (session, response, stored[i])
             for i, (session, response) in self.acknowledged.items()
             if i in stored and (stored[i][1], stored[i][3]) != (session, response)
         ]
-        wrong += [row[0] for row in rows if self.attempted.get(row[1]) != row[2]]
-        doubled = [s for s, count in sessions.items() if count > 1]
+        wrong += [row for row in rows if self.attempted.get(row[1]) != row[2]]
+        doubled: list[object] = [s for s, count in sessions.items() if count > 1]
         history = cluster.execute(
             "SELECT log_id, rating, feedback_text FROM voice_ratings", database
         )
@@ -221,25 +284,31 @@ class Load:
         doubled += [mark for mark, count in marks.items() if count > 1]
         known = {mark: (i, r) for i, given in self.rated.items() for mark, r, _ in given}
         wrong += [row for row in history if known.get(row[2]) != (row[0], row[1])]
+        wrong += sorted(self.refused & (sessions.keys() | marks.keys()))
         for log_id, given in self.rated.items():
             lost += [mark for mark, _, acknowledged in given if acknowledged and mark not in marks]
-            current = stored[log_id][4] if log_id in stored else None
-            done = [rating for _, rating, acknowledged in given if acknowledged]
-            allowed = {done[-1] if done else None}
-            if not given[-1][2]:
-                allowed.add(given[-1][1])
-            if current not in allowed:
-                wrong.append((log_id, current, given))
-        assert self.totals(cluster, database) == self.recount(cluster, database)
+            there = [
+                rating for mark, rating, acknowledged in given if acknowledged or mark in marks
+            ]
+            if log_id in stored and stored[log_id][4] != (there[-1] if there else None):
+                wrong.append((stored[log_id], given))
+        wrong += [row for row in rows if row[4] is not None and row[0] not in self.rated]
+        wrong += cluster.execute("SELECT log_id FROM voice_conflicts", database)
+        counted, recounted = self.totals(cluster, database), self.recount(cluster, database)
+        if counted != recounted:
+            wrong.append((counted, recounted))
+        wrong += self.failures
+        found = {"lost": lost, "wrong": wrong, "doubled": doubled}
+        self.findings = [f"{word}: {each}" for word, all_ in found.items() for each in all_]
+        seen = Counter(r.status for r in self.requests)
         return {
             "acknowledged": len(self.acknowledged)
             + sum(ok for given in self.rated.values() for _, _, ok in given),
-            "unknown": sum(r.status == 0 for r in self.requests),
-            "lost": len(lost),
-            "wrong": len(wrong),
-            "doubled": len(doubled),
-            "errors": sum(r.status != 200 for r in self.requests),
-            "5xx": sum(r.status >= 500 for r in self.requests),
+            **{word: len(all_) for word, all_ in found.items()},
+            "unknown": self.hung_up + seen[0] * (0 in may),
+            "errors": sum(n for status, n in seen.items() if status not in may | {200}),
+            "5xx": sum(n for status, n in seen.items() if status >= 500 and status not in may),
+            "refused (507)": seen[507],
         }
 
     @staticmethod

@@ -227,6 +227,10 @@ class Proxy:
 
         self._run(arm)
 
+    def drop_no_reply(self) -> None:
+        """Forget a statement that was waited for in vain."""
+        self.drop_next_reply_to("(?!)")
+
     def close(self) -> None:
         """Cut everything and end the thread."""
         if self._loop.is_closed():
