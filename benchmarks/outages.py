@@ -15,6 +15,7 @@ import asyncio
 import json
 import platform
 import sys
+import time
 import traceback
 from contextlib import ExitStack, suppress
 from datetime import datetime
@@ -31,8 +32,8 @@ ROOT = Path(__file__).parent.parent
 RESULTS = ROOT / "benchmarks" / "results" / "outages.json"
 PAGE = ROOT / "docs" / "reliability.md"
 BEGIN, END = "<!-- measured: begin -->", "<!-- measured: end -->"
-CONTROL_SECONDS, AFTER_SECONDS = 8.0, 3.0
-QUICK_CONTROL, QUICK_AFTER, QUICK_QUESTIONS = 1.5, 1.0, 40
+CONTROL_SECONDS, AFTER_SECONDS = 8.0, 2.0
+QUICK_CONTROL, QUICK_AFTER, QUICK_QUESTIONS = 1.0, 0.5, 20
 LEAST_BACKLOG = 100
 """A replay of fewer operations says nothing about its rate."""
 
@@ -58,7 +59,7 @@ async def measure(fault: Fault, quick: bool) -> Row:
         watching = asyncio.create_task(load.watch())
         since = load.now
         await load.run(QUICK_CONTROL if quick else CONTROL_SECONDS)
-        struck = load.now
+        stage.struck = load.now
         breaking = asyncio.create_task(fault.begin(stage))  # type: ignore[arg-type]
         await load.run(seconds)
         stage.over.set()
@@ -83,8 +84,8 @@ async def measure(fault: Fault, quick: bool) -> Row:
             "fault": fault.name,
             "seconds": seconds,
             **balance,
-            **latencies(load, since, struck, healed),
-            **noticed(load, struck, healed),
+            **latencies(load, since, stage.struck, healed),
+            **noticed(load, stage.struck, healed),
             "replayed, 1/s": replay_rate(stage.log),
             "serves after, s": stage.serves_after and round(stage.serves_after, 2),
         }
@@ -172,7 +173,9 @@ def main() -> None:
     parser.add_argument("--only", default="", metavar="NAME", help="faults with this in the name")
     options = parser.parse_args()
     faults = [fault for fault in FAULTS if options.only in fault.name]
+    began = time.monotonic()
     rows = asyncio.run(run(faults, options.quick))
+    print(f"{time.monotonic() - began:.0f} s")
     tables = f"{table(rows, LOST)}\n\n{table(rows, NOTICED)}"
     if options.quick or options.only:
         print(tables)

@@ -49,7 +49,7 @@ class Sample:
 class Load:
     """Open-loop load: ``rate`` calls a second whatever the answers do, 40 % of them ratings.
 
-    A share of ``cancelled`` callers hang up within 20 ms. With ``fresh`` every call comes over a
+    A share of ``cancelled`` callers hang up within 4 ms. With ``fresh`` every call comes over a
     connection of its own, so that several workers get their share.
     """
 
@@ -59,6 +59,7 @@ class Load:
     ratings: float = 0.4
     cancelled: float = 0.0
     fresh: bool = False
+    paused: bool = False
     questions: list[str] = field(default_factory=lambda: QUESTIONS)
     requests: list[Request] = field(default_factory=list)
     samples: list[Sample] = field(default_factory=list)
@@ -101,7 +102,8 @@ class Load:
         end, sent = time.monotonic() + seconds, 0
         start = time.monotonic()
         while time.monotonic() < end:
-            self._send()
+            if not self.paused:
+                self._send()
             sent += 1
             await asyncio.sleep(max(0.0, start + sent / self.rate - time.monotonic()))
 
@@ -130,7 +132,7 @@ class Load:
         self._tasks.add(task)
         task.add_done_callback(self._ended)
         if self._chance.random() < self.cancelled:
-            asyncio.get_running_loop().call_later(self._chance.random() * 0.02, task.cancel)
+            asyncio.get_running_loop().call_later(self._chance.random() * 0.004, task.cancel)
 
     def _ended(self, task: asyncio.Task) -> None:
         self._tasks.discard(task)
