@@ -14,6 +14,7 @@ from contextlib import ExitStack, suppress
 from dataclasses import dataclass
 from pathlib import Path
 
+import httpx
 import psutil
 import psycopg
 from psycopg import sql
@@ -129,6 +130,33 @@ class Stage:
                     if Path(file.path).parent.parent.name == "journal":
                         held[Path(file.path).parent.name] = worker
         return held
+
+    async def warm(self) -> None:
+        """Every worker has its own memory of questions: each is asked over a kept connection."""
+        if self._workers == 1:
+            return await self.load.warm()
+        known: set[int] = set()
+        while len(known) < self._workers:
+            limits = httpx.Limits(max_connections=1)
+            async with httpx.AsyncClient(
+                base_url=self.server.address, limits=limits, trust_env=False, timeout=30
+            ) as client:
+                greeted = await client.get("/api/health")
+                port = greeted.extensions["network_stream"].get_extra_info("client_addr")[1]
+                server = await asyncio.to_thread(self._who_serves, port)
+                if server not in known:
+                    known.add(server)
+                    await self.load.warm(client)
+        return None
+
+    def _who_serves(self, port: int) -> int:
+        """The process at the other end of a connection from this port."""
+        parent = psutil.Process(self.server.process.pid)
+        for process in (parent, *parent.children()):
+            ends = process.net_connections("tcp")
+            if any(end.raddr and end.raddr.port == port for end in ends):
+                return process.pid
+        raise AssertionError(f"nobody serves the connection from port {port}")
 
     def must_hold_records(self, *slots: str) -> None:
         """Calls went to every worker, so each has journaled."""

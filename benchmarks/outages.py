@@ -54,7 +54,7 @@ async def measure(fault: Fault, quick: bool) -> Row:
         stage = Stage(fault, seconds, questions, things)
         load = stage.load
         await load.until("postgres")
-        await load.warm()
+        await stage.warm()
         await load.run(1)
         watching = asyncio.create_task(load.watch())
         since = load.now

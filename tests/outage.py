@@ -79,6 +79,7 @@ class Load:
     def __post_init__(self) -> None:
         self._chance = random.Random(self.seed)
         self._free: list[uuid.UUID] = []
+        self._number = 0
         self._tasks: set[asyncio.Task] = set()
         self._run = uuid.UUID(int=self._chance.getrandbits(128)).hex[:8]
         self._began = time.monotonic()
@@ -107,8 +108,9 @@ class Load:
             sent += 1
             await asyncio.sleep(max(0.0, start + sent / self.rate - time.monotonic()))
 
-    async def warm(self) -> None:
+    async def warm(self, client: httpx.AsyncClient | None = None) -> None:
         """Ask every question once, so that no encoder is measured later."""
+        client = client or self.client
         left = list(self.questions)
 
         async def ask() -> None:
@@ -117,13 +119,14 @@ class Load:
                 session = f"{self._run}-warm{len(self.attempted)}"
                 self.attempted[session] = question
                 body = {"message": question, "session_id": session}
-                reply = (await self.client.post("/api/voice/process", json=body)).json()
+                reply = (await client.post("/api/voice/process", json=body)).json()
                 self.acknowledged[uuid.UUID(reply["log_id"])] = (session, reply["response"])
 
         await asyncio.gather(*(ask() for _ in range(4)))
 
     def _send(self) -> None:
-        number = len(self.attempted) + sum(len(r) for r in self.rated.values())
+        self._number += 1
+        number = self._number
         if self._free and self._chance.random() < self.ratings:
             call = self._rate(number)
         else:
