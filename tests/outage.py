@@ -111,6 +111,8 @@ class Load:
     async def warm(self, client: httpx.AsyncClient | None = None) -> None:
         """Ask every question once, so that no encoder is measured later."""
         client = client or self.client
+        while not (await client.get("/api/health")).json()["services"]["embeddings"]:  # noqa: ASYNC110
+            await asyncio.sleep(0.05)
         left = list(self.questions)
 
         async def ask() -> None:
