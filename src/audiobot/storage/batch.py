@@ -12,7 +12,6 @@ from uuid import UUID
 
 import msgspec
 from sqlalchemy import TextClause
-from sqlalchemy.ext.asyncio import AsyncConnection
 
 from audiobot.domain import Candidate, Conversation, Embedding, Idempotency, Source, content_hash
 from audiobot.errors import IdempotencyMismatch
@@ -26,6 +25,7 @@ from audiobot.storage.operations import (
     items_hash,
     moment_of,
 )
+from audiobot.storage.session import Session, Step
 
 LOCK_SPACE: Final = 0x61756469
 """The advisory locks of this program, apart from those of others in the same database."""
@@ -58,14 +58,33 @@ class Batch:
     takes ratings whose dialogue is not there yet.
     """
 
-    def __init__(self, connection: AsyncConnection, *, live: bool, careful: bool) -> None:
-        self._connection = connection
+    def __init__(self, session: Session, *, live: bool, careful: bool) -> None:
+        self._session = session
         self._live = live
         self._careful = careful
 
     async def _run(self, statement: TextClause, **values: object) -> Sequence[Any]:
-        result = await self._connection.execute(statement, values)
-        return result.all() if result.returns_rows else ()
+        return await self._session.execute(statement, values)
+
+    async def apply_at_once(self, operations: list[Operation]) -> dict[UUID, Committed | Exception]:
+        """The whole transaction in one message, for :func:`simple` operations.
+
+        What is left out was not taken: an id that was there, a rating without its dialogue.
+        """
+        adds = [o for o in operations if isinstance(o, AddConversation)]
+        rates = [o for o in operations if isinstance(o, RateConversation)]
+        steps: list[Step] = []
+        if adds:
+            steps.append((sql.ADD, {"rows": as_json([_dialogue_row(add) for add in adds])}))
+        if rates:
+            steps.append((sql.RATE, self._rate_values(rates)))
+        results = await self._session.at_once(steps)
+        found: dict[UUID, Committed | Exception] = {}
+        if adds:
+            found |= _added(adds, results[0])
+        if rates:
+            found |= self._rated(rates, results[-1])
+        return found
 
     async def apply(self, operations: list[Operation]) -> dict[UUID, Committed | Exception]:
         """What came of each operation, by ``op_id``; a rating left out was not taken."""
@@ -159,9 +178,8 @@ class Batch:
         if not adds:
             return {}
         rows = [_dialogue_row(add) for add in adds]
-        come = dict(map(tuple, await self._run(sql.ADD, rows=as_json(rows))))
-        found: dict[UUID, Committed | Exception] = {}
-        repeated = [add for add in adds if add.conversation.log_id not in come]
+        found = _added(adds, await self._run(sql.ADD, rows=as_json(rows)))
+        repeated = [add for add in adds if add.op_id not in found]
         if repeated:
             ids = {add.op_id for add in repeated}
             brief = [
@@ -170,13 +188,8 @@ class Batch:
                 if row["op_id"] in ids
             ]
             await self._run(sql.CONFLICTS, rows=as_json(brief))
-        for add in adds:
-            told = add.conversation
-            if told.log_id in come:
-                answered, early = told.outcome == "answered", come[told.log_id]
-                found[add.op_id] = Committed(add, True, True, answered, early)
-                continue
-            first = await self._dialogue(told.log_id) if self._live else None
+        for add in repeated:
+            first = await self._dialogue(add.conversation.log_id) if self._live else None
             kept = msgspec.structs.replace(add, conversation=first) if first else add
             answered = kept.conversation.outcome == "answered"
             found[add.op_id] = Committed(kept, False, True, answered)
@@ -185,6 +198,9 @@ class Batch:
     async def _rate(self, rates: list[RateConversation]) -> dict[UUID, Committed | Exception]:
         if not rates:
             return {}
+        return self._rated(rates, await self._run(sql.RATE, **self._rate_values(rates)))
+
+    def _rate_values(self, rates: list[RateConversation]) -> dict[str, object]:
         rows = [
             {
                 "place": place,
@@ -200,10 +216,13 @@ class Batch:
             }
             for place, o in enumerate(rates)
         ]
+        return {"rows": as_json(rows), "live": self._live, "careful": self._careful}
+
+    def _rated(
+        self, rates: list[RateConversation], rows: Sequence[Any]
+    ) -> dict[UUID, Committed | Exception]:
         found: dict[UUID, Committed | Exception] = {}
-        for place, version, outcome, fresh, before in await self._run(
-            sql.RATE, rows=as_json(rows), live=self._live, careful=self._careful
-        ):
+        for place, version, outcome, fresh, before in rows:
             if outcome is None and not self._careful:
                 continue
             taken = msgspec.structs.replace(rates[place], version=version)
@@ -227,6 +246,26 @@ class Batch:
         if not taken:
             return Committed(operation, False)
         return Committed(msgspec.structs.replace(operation, version=taken[0][0]), True)
+
+
+def simple(operations: Iterable[Operation]) -> bool:
+    """True when what becomes of each is known from one answer: nothing new hangs on it."""
+    return not any(
+        isinstance(operation, ReplaceKnowledge) or operation.idempotency is not None
+        for operation in operations
+    )
+
+
+def _added(adds: list[AddConversation], rows: Iterable[Any]) -> dict[UUID, Committed | Exception]:
+    """What became of the dialogues that came to be; one whose id was there is left out."""
+    come: dict[UUID, int | None] = dict(rows)
+    return {
+        add.op_id: Committed(
+            add, True, True, add.conversation.outcome == "answered", come[add.conversation.log_id]
+        )
+        for add in adds
+        if add.conversation.log_id in come
+    }
 
 
 def rounds(operations: list[Operation]) -> Iterable[list[Operation]]:

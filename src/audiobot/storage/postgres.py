@@ -17,6 +17,7 @@ from typing import Any, Final, TypeVar
 from uuid import UUID, uuid4
 
 import msgspec
+import psycopg
 from sqlalchemy import TextClause, event, exc
 from sqlalchemy.ext.asyncio import AsyncConnection, create_async_engine
 from sqlalchemy.pool import ConnectionPoolEntry
@@ -41,6 +42,7 @@ from audiobot.storage.batch import (
     as_json,
     conversation_of,
     rounds,
+    simple,
 )
 from audiobot.storage.batching import GroupCommit
 from audiobot.storage.dsn import Dsn
@@ -51,6 +53,7 @@ from audiobot.storage.operations import (
     OperationIds,
     RateConversation,
 )
+from audiobot.storage.session import Session, Step
 from audiobot.storage.trouble import DatabaseTrouble, DataRefused
 
 _T = TypeVar("_T")
@@ -59,8 +62,6 @@ WRITE_SECONDS: Final = 1.5
 """The operation deadline: what a live turn or rating may ask of PostgreSQL altogether."""
 READ_SECONDS: Final = 3.0
 _BEAT_SECONDS: Final = 1.0
-_STATEMENT_MS: Final = 2_000
-_LOCK_MS: Final = 1_000
 _POOL: Final = 5
 _BATCH: Final = 256
 _PAGE: Final = 64
@@ -99,7 +100,7 @@ class PostgresStore:
         # to another server connection.
         self._engine = create_async_engine(
             "postgresql+psycopg://",
-            isolation_level="READ COMMITTED",  # whatever the database's own is
+            isolation_level="AUTOCOMMIT",  # a session begins and commits by itself
             connect_args={**dsn.parameters, "prepare_threshold": None},
             pool_size=_POOL,
             max_overflow=_POOL,
@@ -169,18 +170,35 @@ class PostgresStore:
 
     # -- bounded in time -------------------------------------------------------------------
 
-    async def _within(self, seconds: float, work: Callable[[AsyncConnection], Awaitable[_T]]) -> _T:
+    async def _within(self, seconds: float, work: Callable[[Session], Awaitable[_T]]) -> _T:
         """Do ``work`` in a transaction, in at most ``seconds``, and commit it."""
-        held: list[AsyncConnection] = []
+
+        async def step_by_step(session: Session) -> _T:
+            await session.begin()
+            found = await work(session)
+            await session.commit()
+            return found
+
+        return await self._bounded(seconds, step_by_step)
+
+    async def _at_once(self, seconds: float, *steps: Step) -> list[Sequence[Any]]:
+        """The same for statements that do not hang on each other: each one's rows."""
+        return await self._bounded(seconds, lambda session: session.at_once(steps))
+
+    async def _bounded(self, seconds: float, work: Callable[[Session], Awaitable[_T]]) -> _T:
+        """Do ``work`` on a connection, which is given up when its time is."""
+        held: list[psycopg.AsyncConnection[Any]] = []
 
         async def whole() -> _T:
             async with self._engine.connect() as connection:
-                held.append(connection)
-                async with connection.begin():
-                    await connection.execute(
-                        sql.BEGIN, {"statement_ms": str(_STATEMENT_MS), "lock_ms": str(_LOCK_MS)}
-                    )
-                    return await work(connection)
+                raw = (await connection.get_raw_connection()).driver_connection
+                assert isinstance(raw, psycopg.AsyncConnection)
+                held.append(raw)
+                try:
+                    return await work(Session(raw))
+                except BaseException as error:
+                    await self._undo(connection, raw, error)
+                    raise
 
         task = asyncio.create_task(whole(), name="postgres")
         started = task.get_loop().time()
@@ -212,19 +230,32 @@ class PostgresStore:
                 found = await trouble.why_refused(self.dsn.parameters, min(1.0, seconds))
             raise found from error
 
+    async def _undo(
+        self,
+        connection: AsyncConnection,
+        raw: psycopg.AsyncConnection[Any],
+        error: BaseException,
+    ) -> None:
+        """Leave no transaction open; a connection that is lost is not alone."""
+        if not raw.closed:
+            with contextlib.suppress(psycopg.Error):
+                await raw.rollback()
+        if raw.closed:
+            self.forget_sessions()
+            await connection.invalidate(error)
+
     def _leave(self, task: asyncio.Task[Any]) -> None:
         self._abandoned.add(task)
         task.add_done_callback(self._gone)
 
     @staticmethod
-    def _cut(task: asyncio.Task[Any], held: list[AsyncConnection]) -> None:
+    def _cut(task: asyncio.Task[Any], held: list[psycopg.AsyncConnection[Any]]) -> None:
         """End a task by shutting its socket; its connection is not used again."""
         if task.done():
             return
-        for connection in held:
-            with contextlib.suppress(Exception):
-                raw = connection.sync_connection.connection.driver_connection  # type: ignore[union-attr]
-                shut(raw.pgconn.socket)  # type: ignore[union-attr]
+        for raw in held:
+            with contextlib.suppress(psycopg.Error):
+                shut(raw.pgconn.socket)
 
     def _gone(self, task: asyncio.Task[Any]) -> None:
         self._abandoned.discard(task)
@@ -294,32 +325,36 @@ class PostgresStore:
     ) -> dict[UUID, Committed | Exception]:
         """One transaction; again, once, when it met a deadlock."""
 
-        async def work(connection: AsyncConnection) -> dict[UUID, Committed | Exception]:
-            batch = Batch(connection, live=live, careful=careful)
-            found = await batch.apply(operations)
+        async def work(session: Session) -> dict[UUID, Committed | Exception]:
+            found = await Batch(session, live=live, careful=careful).apply(operations)
             if cursor is not None and cursor[1] is not None:
-                await connection.execute(
+                await session.execute(
                     sql.MOVE_CURSOR, {"journal": cursor[0], "sequence": cursor[1]}
                 )
             return found
 
+        async def at_once(session: Session) -> dict[UUID, Committed | Exception]:
+            return await Batch(session, live=live, careful=False).apply_at_once(operations)
+
+        async def once() -> dict[UUID, Committed | Exception]:
+            if careful or cursor is not None or not simple(operations):
+                return await self._within(bound, work)
+            return await self._bounded(bound, at_once)
+
         bound = seconds or self.write_seconds
         try:
-            return await self._within(bound, work)
+            return await once()
         except DatabaseTrouble as met:
             if met.state not in trouble.RETRIED:
                 raise
-            return await self._within(bound, work)
+            return await once()
 
     # -- reading ---------------------------------------------------------------------------
 
     async def _read(
         self, statement: TextClause, values: dict[str, Any], seconds: float | None = None
     ) -> Sequence[Any]:
-        async def work(connection: AsyncConnection) -> Sequence[Any]:
-            return (await connection.execute(statement, values)).all()
-
-        return await self._within(seconds or self.read_seconds, work)
+        return (await self._at_once(seconds or self.read_seconds, (statement, values)))[0]
 
     async def get(self, log_id: UUID) -> tuple[Conversation | None, Version]:
         """The dialogue with its current rating, if it is there, and that rating's version."""
@@ -334,8 +369,8 @@ class PostgresStore:
     async def earlier(self, idempotency: Idempotency) -> Committed | None:
         """The operation committed under this key within 24 hours, if there is one."""
 
-        async def work(connection: AsyncConnection) -> Committed | None:
-            batch = Batch(connection, live=True, careful=False)
+        async def work(session: Session) -> Committed | None:
+            batch = Batch(session, live=True, careful=False)
             kept = (await batch.known([idempotency])).get(idempotency.key)
             if kept is None or kept.at < utc_now() - _DAY:
                 return None
@@ -440,11 +475,8 @@ class PostgresStore:
 
     async def beat(self, seconds: float | None = None) -> None:
         """Write a heartbeat, and nothing into every table that live writes touch."""
-
-        async def work(connection: AsyncConnection) -> None:
-            await connection.execute(sql.BEAT, {"replica": self.replica})
-
-        await self._within(seconds or min(_BEAT_SECONDS, self.write_seconds), work)
+        bound = seconds or min(_BEAT_SECONDS, self.write_seconds)
+        await self._at_once(bound, (sql.BEAT, {"replica": self.replica}))
 
     async def revision(self) -> str | None:
         """The schema's revision, None for a database without one."""
@@ -472,15 +504,8 @@ class PostgresStore:
 
     async def keep_house(self) -> None:
         """Fold the summary, forget old keys."""
-
-        async def work(connection: AsyncConnection) -> None:
-            await connection.execute(
-                sql.FOLD,
-                {"space": LOCK_SPACE, "most": _FOLD_ABOVE, "at_once": _FOLD_AT_ONCE},
-            )
-            await connection.execute(sql.FORGET_KEYS)
-
-        await self._within(self.read_seconds, work)
+        folding = {"space": LOCK_SPACE, "most": _FOLD_ABOVE, "at_once": _FOLD_AT_ONCE}
+        await self._at_once(self.read_seconds, (sql.FOLD, folding), (sql.FORGET_KEYS, {}))
 
 
 def stats_of(rows: Iterable[Any], now: datetime) -> Stats:

@@ -23,16 +23,6 @@ from audiobot.storage.schema import (
     voice_ratings,
 )
 
-BEGIN: Final = text(
-    "SELECT set_config('statement_timeout', :statement_ms, true),"
-    " set_config('lock_timeout', :lock_ms, true),"
-    " set_config('DateStyle', 'ISO', true), set_config('TimeZone', 'UTC', true),"
-    " CASE WHEN current_setting('synchronous_commit') = 'off'"
-    " THEN set_config('synchronous_commit', 'on', true) END"
-)
-"""For this transaction only: a pooler hands the session to others afterwards. Limits; times as the
-driver reads them; and a commit that is on disk when it answers, whatever the database is set to."""
-
 LOCK: Final = text(
     "SELECT pg_advisory_xact_lock(:space, number) FROM (SELECT cast(value AS int) AS number"
     " FROM json_array_elements_text(cast(:numbers AS json)) AS each (value) ORDER BY 1) AS sorted"
@@ -351,8 +341,8 @@ CHANGES: Final = text(
 """What others wrote since: one row at least, for the clock and the knowledge's versions."""
 
 FINDINGS: Final = text(
-    "SELECT (SELECT count(*) FROM voice_conflicts),"
-    " (SELECT count(DISTINCT log_id) FROM voice_ratings WHERE NOT joined)"
+    "SELECT (SELECT count(*) FROM voice_conflicts) AS conflicts,"
+    " (SELECT count(DISTINCT log_id) FROM voice_ratings WHERE NOT joined) AS orphans"
 )
 
 OPERATION: Final = text(
