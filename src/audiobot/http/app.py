@@ -110,9 +110,13 @@ def create_app(services: Services) -> FastAPI:
     app.add_exception_handler(AudioBotError, wire.on_audiobot_error)
     app.add_exception_handler(HTTPException, wire.on_http_exception)
     app.add_exception_handler(RequestValidationError, wire.on_bad_parameters)
-    app.include_router(voice.make_router(services))
-    app.include_router(learning.make_router(services))
-    app.include_router(operations.make_router(services))
+    for router in (
+        voice.make_router(services),
+        learning.make_router(services),
+        operations.make_router(services),
+    ):
+        # Their routes themselves: a router inside a router is matched twice for every request.
+        app.router.routes.extend(router.routes)
     static = resources.files("audiobot") / "http" / "static"
     app.mount("/static", StaticFiles(directory=str(static)), name="static")
     if services.cors_origins:

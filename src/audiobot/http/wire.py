@@ -74,14 +74,13 @@ def reply(model: BaseModel, status: int = 200, headers: dict[str, str] | None = 
 async def read_body(request: Request, limit: int = MAX_BODY) -> bytes:
     """The body, never more than ``limit`` bytes of it: refused by its size before it is read."""
     declared = request.headers.get("content-length", "")
-    too_large = MalformedRequest("body_too_large", limit=limit)
     if declared.isdigit() and int(declared[:20]) > limit:
-        raise too_large
+        raise MalformedRequest("body_too_large", limit=limit)
     body = bytearray()
     async for chunk in request.stream():
         body += chunk
         if len(body) > limit:
-            raise too_large
+            raise MalformedRequest("body_too_large", limit=limit)
     return bytes(body)
 
 

@@ -9,6 +9,7 @@ end in the same state.
 from __future__ import annotations
 
 import hashlib
+import random
 import secrets
 import time
 from datetime import datetime
@@ -28,13 +29,14 @@ class OperationIds:
     """
 
     def __init__(self) -> None:
+        self._random = random.Random(secrets.randbits(256))  # noqa: S311  # unlike, not secret
         self._own = secrets.randbits(48) << 80 | 8 << 76 | 2 << 62
         self.first = UUID(int=self._own)
         self.last = UUID(int=self._own | 0xFFF << 64 | (1 << 62) - 1)
 
     def new(self) -> UUID:
         """An id that nothing has yet."""
-        drawn = secrets.randbits(74)
+        drawn = self._random.getrandbits(74)
         return UUID(int=self._own | drawn >> 62 << 64 | drawn & (1 << 62) - 1)
 
 
