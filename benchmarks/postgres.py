@@ -9,8 +9,6 @@ from __future__ import annotations
 
 import argparse
 import asyncio
-import json
-import platform
 import random
 import statistics
 import sys
@@ -26,6 +24,7 @@ sys.path.insert(0, str(Path(__file__).parent.parent))
 import httpx
 import psutil
 import psycopg
+from benchmarks.harness import SEED, Figure, keep, quantile
 from tests.conformance.hybrid import dialogues_in, hybrid
 from tests.conformance.local import opened
 from tests.postgres import Cluster
@@ -34,9 +33,6 @@ from tests.servers import serving
 from audiobot.storage.dsn import parse_dsn
 from audiobot.storage.postgres import PostgresStore
 from audiobot.storage.upgrading import upgrade
-
-RESULTS = Path(__file__).parent / "results" / "postgres.json"
-SEED = 20261124
 
 GENERATE = """
     SELECT setseed(0.20261124);
@@ -50,12 +46,6 @@ GENERATE = """
         CASE WHEN random() < {rated} THEN 1 + floor(random() * 5)::int END AS rating
         FROM generate_series(1, {rows}) AS n) AS made
 """
-
-
-def quantile(values: list[float], share: float) -> float:
-    """The value below which ``share`` of them lie."""
-    ordered = sorted(values)
-    return ordered[min(len(ordered) - 1, int(share * len(ordered)))]
 
 
 def generate(cluster: Cluster, database: str, rows: int, rated: float) -> None:
@@ -190,6 +180,27 @@ async def growing_figures(cluster: Cluster, operations: int, folder: Path) -> di
     }
 
 
+TARGETS: dict[str, tuple[str, float | None, bool]] = {
+    "p95, ms": ("ms", 20.0, False),
+    "memory more at its peak, MB": ("MB", 50.0, False),
+    "another request meanwhile max, ms": ("ms", 50.0, False),
+    "operations a second": ("operations/s", 5_000.0, True),
+}
+"""Which figures have a target, by how their names end: unit, target, whether it is the least."""
+
+
+def figure_of(name: str, value: float) -> Figure:
+    """The figure of one measured value."""
+    for end, (unit, target, least) in TARGETS.items():
+        if name.endswith(end):
+            figure = Figure(name.removesuffix(f", {unit}"), unit, target, least)
+            break
+    else:
+        figure = Figure(name, name.rpartition(", ")[2] if ", " in name else "1/s")
+    figure.add(value)
+    return figure
+
+
 def main() -> None:
     """Measure, print and keep."""
     parser = argparse.ArgumentParser()
@@ -204,20 +215,7 @@ def main() -> None:
         figures |= export_figures(cluster, arguments.export, folder)
         figures |= asyncio.run(statistics_figures(cluster, arguments.rows))
         version = cluster.execute("SHOW server_version")[0][0]
-    result = {
-        "figures": figures,
-        "machine": {
-            "cores": psutil.cpu_count(),
-            "processor": platform.processor() or platform.machine(),
-            "python": platform.python_version(),
-            "kernel": platform.release(),
-            "postgresql": version,
-        },
-        "seed": SEED,
-    }
-    RESULTS.write_text(json.dumps(result, indent=2, ensure_ascii=False) + "\n", encoding="utf-8")
-    for name, value in figures.items():
-        print(f"{name:60} {value}")
+    keep("postgres", [figure_of(*each) for each in figures.items()], postgresql=version)
 
 
 if __name__ == "__main__":

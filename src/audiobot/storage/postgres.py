@@ -272,10 +272,12 @@ class PostgresStore:
         mean that it was not.
         """
         future = self._commits.submit(operation)
-        done, _ = await asyncio.wait({future}, timeout=seconds or self.write_seconds)
-        if not done:
-            future.set_exception(DatabaseTrouble("timeout"))
-        return future.result()
+        bound = seconds or self.write_seconds
+        deadline = future.get_loop().call_later(bound, _miss, future)
+        try:
+            return await asyncio.shield(future)
+        finally:
+            deadline.cancel()
 
     async def _commit_batch(self, operations: list[Operation]) -> Sequence[Committed | Exception]:
         results: dict[UUID, Committed | Exception] = {}
@@ -506,6 +508,11 @@ class PostgresStore:
         """Fold the summary, forget old keys."""
         folding = {"space": LOCK_SPACE, "most": _FOLD_ABOVE, "at_once": _FOLD_AT_ONCE}
         await self._at_once(self.read_seconds, (sql.FOLD, folding), (sql.FORGET_KEYS, {}))
+
+
+def _miss(future: asyncio.Future[Committed]) -> None:
+    if not future.done():
+        future.set_exception(DatabaseTrouble("timeout"))
 
 
 def stats_of(rows: Iterable[Any], now: datetime) -> Stats:

@@ -1,0 +1,119 @@
+"""The kept results as one table, and as pictures: what docs/performance.md shows.
+
+.venv/bin/python benchmarks/report.py
+"""
+
+from __future__ import annotations
+
+import json
+import sys
+from pathlib import Path
+
+sys.path.insert(0, str(Path(__file__).parent.parent))
+
+import matplotlib as mpl
+
+mpl.use("svg")
+from benchmarks.harness import RESULTS, ROOT
+from matplotlib import pyplot as plt
+
+PAGE = ROOT / "docs" / "performance.md"
+PICTURES = ROOT / "docs" / "pictures"
+BEGIN, END = "<!-- measured: begin -->", "<!-- measured: end -->"
+ORDER = ("throughput", "store_writes", "one_machine", "postgres", "steady_memory")
+
+
+def number(value: float) -> str:
+    """Three digits that matter."""
+    return f"{value:,.0f}" if abs(value) >= 100 else f"{value:.3g}"
+
+
+def spread(row: dict, prefix: str = "") -> str:
+    """A median with its range, where there is one."""
+    names = ("compared_median", "compared_low", "compared_high") if prefix else (
+        "median", "low", "high")  # fmt: skip
+    middle, low, high = (number(row[name]) for name in names)
+    return middle if low == high else f"{middle} ({low}–{high})"
+
+
+def line(row: dict) -> str:
+    """One figure as a line of the table."""
+    limit, ratio = "", ""
+    if row["limit_median"] is not None:
+        limit = f"{row['limit_name']}: {number(row['limit_median'])}"
+        ratio = spread(row, "compared")
+    target = ""
+    if row["target"] is not None:
+        sign = "≥" if row["least"] else "≤"
+        target = f"{sign} {row['target']:g}{' ×' if row['limits'] else ' ' + row['unit']}"
+    told = {True: "yes", False: "**no**", None: ""}[row["met"]]
+    cells = (row["name"], f"{spread(row)} {row['unit']}", limit, ratio, target, told)
+    return "| " + " | ".join(cells) + " |"
+
+
+def table(results: list[dict]) -> str:
+    """All of them."""
+    head = "| what | measured | limit in the same run | ratio | target | met |"
+    return "\n".join([head, "|---|---|---|---|---|---|"]
+                     + [line(row) for result in results for row in result["rows"]])  # fmt: skip
+
+
+def headroom(row: dict, value: float) -> float:
+    """How many times better than its target."""
+    return value / row["target"] if row["least"] else row["target"] / value
+
+
+def draw_ratios(results: list[dict]) -> None:
+    """Every figure that has a limit and a target, as its share of the target."""
+    rows = [r for result in results for r in result["rows"] if r["limits"] and r["target"]]
+    rows.reverse()
+    figure, axes = plt.subplots(figsize=(8, 0.42 * len(rows) + 1.2), layout="constrained")
+    for place, row in enumerate(rows):
+        middle = headroom(row, row["compared_median"])
+        ends = sorted(headroom(row, row[name]) for name in ("compared_low", "compared_high"))
+        axes.barh(place, middle, color="#2b8a6e" if middle >= 1 else "#c2553a", height=0.6)
+        axes.plot(ends, [place, place], color="black", linewidth=1.2)
+    axes.axvline(1, color="black", linestyle=":", linewidth=1)
+    axes.set_yticks(range(len(rows)), [row["name"] for row in rows], fontsize=8)
+    axes.set_xlabel("how many times better than its target (median; line: range of the rounds)")
+    figure.savefig(PICTURES / "bench-targets.svg", metadata={"Date": None})
+    plt.close(figure)
+
+
+def draw_memory(result: dict) -> None:
+    """Resident memory over time."""
+    figure, axes = plt.subplots(figsize=(8, 3), layout="constrained")
+    for mode, samples in result["curves"].items():
+        axes.plot([at / 60 for at, _ in samples], [mb for _, mb in samples], label=f"{mode} mode")
+    axes.set(xlabel="minutes of mixed load", ylabel="resident memory, MB", ylim=(0, None))
+    axes.legend(loc="lower right")
+    figure.savefig(PICTURES / "bench-memory.svg", metadata={"Date": None})
+    plt.close(figure)
+
+
+def main() -> None:
+    """Read, draw, write."""
+    plt.rcParams["svg.hashsalt"] = "audiobot"
+    kept = {
+        name: json.loads((RESULTS / f"{name}.json").read_text("utf-8"))
+        for name in ORDER
+        if (RESULTS / f"{name}.json").exists()
+    }
+    results = [result for result in kept.values() if "rows" in result]
+    draw_ratios(results)
+    if "curves" in kept.get("steady_memory", {}):
+        draw_memory(kept["steady_memory"])
+    where = results[0]["machine"]
+    used = ", ".join(f"{name} {number}" for name, number in results[0]["versions"].items())
+    told = (
+        f"{where['cores']} cores ({where['processor']}), Python {where['python']}, Linux "
+        f"{where['kernel']}; {used}; seed {results[0]['seed']}."
+    )
+    page = PAGE.read_text(encoding="utf-8")
+    before, _, rest = page.partition(BEGIN)
+    _, _, after = rest.partition(END)
+    PAGE.write_text(f"{before}{BEGIN}\n\n{table(results)}\n\n{told}\n\n{END}{after}", "utf-8")
+
+
+if __name__ == "__main__":
+    main()
