@@ -9,6 +9,7 @@ the event loop's thread is counted for the layer that its innermost frame belong
 from __future__ import annotations
 
 import argparse
+import json
 import re
 import subprocess
 import sys
@@ -19,7 +20,7 @@ from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).parent.parent))
 
-from benchmarks.harness import ROOT, SEED
+from benchmarks.harness import RESULTS, ROOT, SEED
 from benchmarks.throughput import ASKED, POOL, running
 from benchmarks.wrk import shuffled, wrk
 
@@ -53,6 +54,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--mode", choices=("memory", "postgres"), default="memory")
     mode = parser.parse_args().mode
+    shares: dict[str, dict[str, float]] = {}
     spy = str(Path(sys.executable).parent / "py-spy")
     with tempfile.TemporaryDirectory() as made, running(mode, Path(made)) as server:
         pool = [f"{ASKED[i % len(ASKED)]} {i}?" for i in range(POOL)]
@@ -77,8 +79,11 @@ def main() -> None:
                 if "Runner.run" in stack:
                     counted[layer_of(stack)] += int(samples)
             whole = sum(counted.values())
-            print(f"{call}, {mode} mode:", end=" ")
-            print("; ".join(f"{name} {n / whole:.0%}" for name, n in counted.most_common()))
+            shares[call] = {name: n / whole for name, n in counted.most_common()}
+            told = "; ".join(f"{name} {share:.0%}" for name, share in shares[call].items())
+            print(f"{call}, {mode} mode: {told}")
+    kept = RESULTS / f"flames-{mode}.json"
+    kept.write_text(json.dumps(shares, indent=2) + "\n", encoding="utf-8")
 
 
 if __name__ == "__main__":

@@ -19,7 +19,6 @@ from matplotlib import pyplot as plt
 
 PAGE = ROOT / "docs" / "performance.md"
 PICTURES = ROOT / "docs" / "pictures"
-BEGIN, END = "<!-- measured: begin -->", "<!-- measured: end -->"
 ORDER = ("throughput", "store_writes", "one_machine", "postgres", "steady_memory")
 
 
@@ -91,6 +90,33 @@ def draw_memory(result: dict) -> None:
     plt.close(figure)
 
 
+def flames() -> str:
+    """The layers' shares of the loop's time, a column for each call and mode."""
+    columns: dict[str, dict[str, float]] = {}
+    for mode in ("memory", "postgres"):
+        kept = RESULTS / f"flames-{mode}.json"
+        if kept.exists():
+            for call, shares in json.loads(kept.read_text("utf-8")).items():
+                columns[f"{call}, {mode}"] = shares
+    layers = sorted(
+        {layer for shares in columns.values() for layer in shares},
+        key=lambda layer: -max(shares.get(layer, 0.0) for shares in columns.values()),
+    )
+    lines = ["| layer | " + " | ".join(columns) + " |", "|---" * (1 + len(columns)) + "|"]
+    for layer in layers:
+        cells = (f"{shares.get(layer, 0.0):.0%}" for shares in columns.values())
+        lines.append(f"| {layer} | " + " | ".join(cells) + " |")
+    return "\n".join(lines)
+
+
+def between(page: str, name: str, text: str) -> str:
+    """The page with ``text`` between its two marks of this name."""
+    begin, end = f"<!-- {name}: begin -->", f"<!-- {name}: end -->"
+    before, _, rest = page.partition(begin)
+    _, _, after = rest.partition(end)
+    return f"{before}{begin}\n\n{text}\n\n{end}{after}"
+
+
 def main() -> None:
     """Read, draw, write."""
     plt.rcParams["svg.hashsalt"] = "audiobot"
@@ -110,9 +136,8 @@ def main() -> None:
         f"{where['kernel']}; {used}; seed {results[0]['seed']}."
     )
     page = PAGE.read_text(encoding="utf-8")
-    before, _, rest = page.partition(BEGIN)
-    _, _, after = rest.partition(END)
-    PAGE.write_text(f"{before}{BEGIN}\n\n{table(results)}\n\n{told}\n\n{END}{after}", "utf-8")
+    page = between(page, "measured", f"{table(results)}\n\n{told}")
+    PAGE.write_text(between(page, "flames", flames()), encoding="utf-8")
 
 
 if __name__ == "__main__":
