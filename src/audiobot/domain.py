@@ -22,6 +22,10 @@ MAX_FEEDBACK = 2_000
 MAX_CORRECTION = 4_000
 MAX_RESPONSE = 8_000
 """Limits in characters; ``MAX_RESPONSE`` bounds what AudioBot itself says."""
+MAX_WORDINGS = 50
+"""Questions that one correction may answer."""
+MAX_TURNS = 1_000
+"""Turns that one correction may settle, or one call dismiss."""
 
 Language = Literal["ru", "en"]
 Outcome = Literal["answered", "asked", "handed_over"]
@@ -168,6 +172,37 @@ class Correction(msgspec.Struct, frozen=True, gc=False, kw_only=True, omit_defau
     version: int
     log_ids: tuple[UUID, ...] = ()
     withdrawn: bool = False
+
+
+class CorrectionOutcome(msgspec.Struct, frozen=True, kw_only=True):
+    """A correction as it is kept, and the one in its place that its author had not seen."""
+
+    correction: Correction
+    replaced: Correction | None = None
+
+
+class Suggestion(msgspec.Struct, frozen=True, kw_only=True):
+    """A customer's better answer to a dialogue: nothing but an operator makes it the bot's words.
+
+    ``op_id`` is its rating's. It is ``quarantined`` when it holds what a stranger should not
+    bring under an operator's eyes unmarked: a link, an address, a phone number, foul language.
+    """
+
+    op_id: UUID
+    conversation: Conversation
+    text: str
+    suggested_at: datetime
+    quarantined: bool = False
+
+
+class OperatorAnswer(msgspec.Struct, frozen=True, kw_only=True):
+    """What an operator answered to somebody's question after it was asked."""
+
+    log_id: UUID
+    question: str
+    answer: str
+    asked_at: datetime
+    answered_at: datetime
 
 
 class Stats(msgspec.Struct, frozen=True, kw_only=True):

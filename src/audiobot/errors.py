@@ -36,6 +36,10 @@ class UnknownDialogue(AudioBotError):
     """An id that AudioBot never issued."""
 
 
+class UnknownCorrection(AudioBotError):
+    """A correction that no operator ever made."""
+
+
 class IdempotencyMismatch(AudioBotError):
     """The same Idempotency-Key came with another request."""
 

@@ -61,6 +61,22 @@ _SENTENCES: Final[dict[str, tuple[str, str]]] = {
         "Ожидается Content-Type: application/json.",
         "Content-Type: application/json is expected.",
     ),
+    "list_too_long": (
+        "В поле «{field}» больше {limit} записей: сократите список.",
+        "The field '{field}' holds more than {limit} entries: shorten the list.",
+    ),
+    "unknown_correction": (
+        "Такой правки нет: обновите список правок.",
+        "There is no such correction: read the list of corrections again.",
+    ),
+    "correction_same": (
+        "Это тот же ответ, что уже был дан: напишите, как надо было ответить.",
+        "That is the answer that was given: write what it should have been.",
+    ),
+    "correction_language": (
+        "Ответ на другом языке, чем вопрос: напишите его на языке вопроса.",
+        "The answer is in another language than the question: write it in the question's.",
+    ),
     "unknown_dialogue": (
         "Такого диалога AudioBot не вёл: проверьте log_id.",
         "AudioBot never held that dialogue: check the log_id.",

@@ -18,17 +18,21 @@ from numpy.typing import NDArray
 from audiobot.domain import (
     Candidate,
     Conversation,
+    Correction,
+    CorrectionOutcome,
     Durability,
     Embedding,
     Idempotency,
     KnowledgeItem,
     KnowledgeSource,
     Language,
+    OperatorAnswer,
     Outcome,
     RatingOutcome,
     Source,
     Stats,
     StorageStatus,
+    Suggestion,
 )
 
 Matrix = NDArray[np.float32]
@@ -137,6 +141,68 @@ class Store(Protocol):
         """Every source that holds items, by name."""
         ...
 
+    async def correct(
+        self,
+        answer: str,
+        wordings: Sequence[str],
+        language: Language,
+        *,
+        log_ids: Sequence[UUID] = (),
+        correction_id: UUID | None = None,
+        withdrawn: bool = False,
+        seen_version: int | None = None,
+    ) -> CorrectionOutcome:
+        """Keep an operator's answer, in place of what stood under ``correction_id`` before.
+
+        Without an id it is a new one. Of two at once the later counts; ``replaced`` is the one
+        that its author had not seen: who names no ``seen_version`` saw none. Without
+        ``wordings`` it answers the questions of ``log_ids``, as soon as these are in reach.
+        """
+        ...
+
+    async def withdraw(
+        self, correction_id: UUID, *, withdrawn: bool = True, seen_version: int | None = None
+    ) -> CorrectionOutcome:
+        """Let a correction count no more; or again, with ``withdrawn`` false.
+
+        Raises ``UnknownCorrection`` for an id that no correction in reach bears.
+        """
+        ...
+
+    async def get_corrections(self, *, withdrawn: bool = False) -> list[Correction]:
+        """The corrections in force, with ``withdrawn`` the others too; oldest version first.
+
+        Where two have a wording in common the later one counts. One whose questions are not in
+        reach yet is left out.
+        """
+        ...
+
+    async def dismiss(self, log_ids: Sequence[UUID], dismissed: bool = True) -> int:
+        """Take turns out of the inbox, or back into it; how many that are.
+
+        A suggestion is dismissed by the ``op_id`` of its rating.
+        """
+        ...
+
+    async def get_inbox(self, most: int) -> list[Conversation]:
+        """Turns that were handed over or are rated 1-2, newest first.
+
+        Left out are those that a correction in force settles and those that are dismissed. While
+        ``status().complete`` is false only those in reach are listed.
+        """
+        ...
+
+    async def get_suggestions(self, most: int) -> list[Suggestion]:
+        """What customers would have answered, newest first, until an operator has seen to it.
+
+        One is gone when it is dismissed, and when its turn is settled by a later correction.
+        """
+        ...
+
+    async def get_answers(self, session_id: str, most: int) -> list[OperatorAnswer]:
+        """Of a session's newest questions those that a correction settled since, newest first."""
+        ...
+
     async def changes(self, since: ChangeMark | None) -> Changes:
         """What other processes changed after ``since``; some is told twice, none is missed.
 
@@ -156,10 +222,11 @@ class ChangeMark(msgspec.Struct, frozen=True):
     at: datetime | None = None
     seen: frozenset[UUID] = frozenset()
     knowledge: str = ""
+    corrections: str = ""
 
 
 class Changes(msgspec.Struct, frozen=True, kw_only=True):
-    """Dialogues that were rated, and whether knowledge changed, since a mark.
+    """Dialogues that were rated, and whether knowledge or corrections changed, since a mark.
 
     ``reload``: the shared home was away at the mark, all that it holds may be new.
     """
@@ -167,6 +234,7 @@ class Changes(msgspec.Struct, frozen=True, kw_only=True):
     mark: ChangeMark
     rated: tuple[UUID, ...] = ()
     knowledge: bool = False
+    corrections: bool = False
     reload: bool = False
 
 
@@ -237,7 +305,7 @@ class Answerer(Protocol):
         ...
 
     async def refresh(self) -> None:
-        """Take up the knowledge as the store now holds it."""
+        """Take up the knowledge and the corrections as the store now holds them."""
         ...
 
 

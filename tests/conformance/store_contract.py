@@ -16,7 +16,12 @@ import numpy as np
 import pytest
 
 from audiobot.domain import Conversation, Embedding, Idempotency, KnowledgeItem
-from audiobot.errors import IdempotencyMismatch, InvalidValue, UnknownDialogue
+from audiobot.errors import (
+    IdempotencyMismatch,
+    InvalidValue,
+    UnknownCorrection,
+    UnknownDialogue,
+)
 from audiobot.ports import Reply, Store
 
 TRICKY = [
@@ -342,6 +347,98 @@ class StoreContract:
         assert kept == {"a.csv": ["2"], "b.csv": ["3"]}
         await store.replace_knowledge("b.csv", [])
         assert [s.name for s in await store.get_knowledge()] == ["a.csv"]
+
+    # -- corrections ---------------------------------------------------------------------------
+
+    @pytest.mark.parametrize("text", TRICKY)
+    async def test_g01_a_correction_is_read_back_to_the_letter(self, store: Store, text: str):
+        turn = await store.add_conversation(None, "q", "a", "s")
+        kept = (await store.correct(text, [text, "q"], "en", log_ids=[turn.log_id])).correction
+        assert (kept.answer, kept.wordings, kept.language) == (text, (text, "q"), "en")
+        assert (kept.log_ids, kept.withdrawn) == ((turn.log_id,), False)
+        assert await store.get_corrections() == [kept]
+
+    async def test_g07_the_later_of_two_corrections_counts_and_the_earlier_is_told(
+        self, store: Store
+    ):
+        first = await store.correct("one", ["q"], "ru")
+        assert first.replaced is None
+        name, seen = first.correction.correction_id, first.correction.version
+        second = await store.correct("two", ["q"], "ru", correction_id=name, seen_version=seen)
+        assert second.replaced is None  # its author saw what was there
+        third = await store.correct("three", ["q"], "ru", correction_id=name, seen_version=seen)
+        assert third.replaced == second.correction
+        blind = await store.correct("four", ["q"], "ru", correction_id=name)
+        assert blind.replaced == third.correction
+        same = await store.correct("four", ["q"], "ru", correction_id=name)
+        assert same.replaced is None  # it says the same
+        versions = [o.correction.version for o in (first, second, third, blind, same)]
+        assert versions == sorted(set(versions))
+        assert [c.answer for c in await store.get_corrections()] == ["four"]
+
+    async def test_g07_of_corrections_at_once_the_highest_version_counts_and_each_is_told(
+        self, store: Store
+    ):
+        name = uuid.uuid4()
+        outcomes = await asyncio.gather(
+            *(store.correct(f"{i}", ["q"], "ru", correction_id=name) for i in range(8))
+        )
+        last = max(outcomes, key=lambda o: o.correction.version)
+        assert await store.get_corrections() == [last.correction]
+        told = {o.replaced.answer for o in outcomes if o.replaced is not None}
+        assert told == {o.correction.answer for o in outcomes} - {last.correction.answer}
+
+    async def test_a_correction_is_withdrawn_and_counts_again(self, store: Store):
+        kept = (await store.correct("a", ["q"], "ru")).correction
+        gone = (await store.withdraw(kept.correction_id)).correction
+        assert (gone.withdrawn, gone.answer) == (True, "a")
+        assert gone.version > kept.version
+        assert await store.get_corrections() == []
+        assert await store.get_corrections(withdrawn=True) == [gone]
+        again = (await store.withdraw(kept.correction_id, withdrawn=False)).correction
+        assert await store.get_corrections() == [again]
+        assert (again.answer, again.wordings, again.withdrawn) == ("a", ("q",), False)
+        assert (await store.withdraw(kept.correction_id, withdrawn=False)).correction == again
+        with pytest.raises(UnknownCorrection):
+            await store.withdraw(uuid.uuid4())
+
+    async def test_corrections_come_oldest_version_first(self, store: Store):
+        kept = [(await store.correct(f"{i}", ["q"], "ru")).correction for i in range(3)]
+        name = kept[0].correction_id
+        kept.append((await store.correct("later", ["q"], "ru", correction_id=name)).correction)
+        assert await store.get_corrections() == kept[1:]
+
+    @pytest.mark.parametrize(
+        ("answer", "wordings"),
+        [
+            ("", ["q"]), (" \n", ["q"]), ("x" * 4_001, ["q"]), ("a\x00", ["q"]), ("\ud800", ["q"]),
+            ("a", []), ("a", ["q"] * 51), ("a", ["q", ""]), ("a", ["x" * 2_001]), ("a", ["\udfff"]),
+            ("a", ["\x00"]),
+        ],
+    )  # fmt: skip
+    async def test_g04_a_correction_that_no_store_could_take_is_refused(
+        self, store: Store, answer: str, wordings: list[str]
+    ):
+        kept = (await store.correct("in force", ["q"], "ru")).correction
+        with pytest.raises(InvalidValue):
+            await store.correct(answer, wordings, "ru", correction_id=kept.correction_id)
+        assert await store.get_corrections() == [kept]
+
+    async def test_the_longest_correction_is_taken(self, store: Store):
+        wordings = [f"{i}" + "ы" * 1_990 for i in range(50)]
+        kept = (await store.correct("ы" * 4_000, wordings, "ru")).correction
+        assert await store.get_corrections() == [kept]
+
+    async def test_a_correction_without_wordings_answers_the_question_of_its_turn_once_it_is_there(
+        self, store: Store
+    ):
+        log_id = self.genuine_id(store)
+        await store.correct("a", [], "ru", log_ids=[log_id])
+        assert await store.get_corrections() == []
+        reply = Reply(text="r", language="en")
+        await store.add_conversation(log_id, "how much?", "r", "s", reply=reply)
+        (found,) = await store.get_corrections()
+        assert (found.answer, found.wordings, found.language) == ("a", ("how much?",), "en")
 
     async def test_status_says_where_dialogues_lie(self, store: Store):
         status = store.status()

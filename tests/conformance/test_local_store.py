@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from audiobot.domain import Conversation, RatingOutcome
+from audiobot.domain import Conversation, CorrectionOutcome, RatingOutcome
 from audiobot.ports import Store
 from audiobot.storage.adapter import StorageAdapter
 from audiobot.storage.directory import DataDirectory, DialogueIds
@@ -123,6 +123,21 @@ class Reopening:
         await self._reopen()
         return changed
 
+    async def correct(self, *arguments, **named) -> CorrectionOutcome:
+        outcome = await self._store.correct(*arguments, **named)
+        await self._reopen()
+        return outcome
+
+    async def withdraw(self, *arguments, **named) -> CorrectionOutcome:
+        outcome = await self._store.withdraw(*arguments, **named)
+        await self._reopen()
+        return outcome
+
+    async def dismiss(self, *arguments) -> int:
+        many = await self._store.dismiss(*arguments)
+        await self._reopen()
+        return many
+
 
 class TestLocalStoreReopened(TestLocalStore):
     """The contract across restarts, where it does not need two callers at once."""
@@ -137,4 +152,5 @@ class TestLocalStoreReopened(TestLocalStore):
     test_g05_a_cancelled_caller_neither_undoes_nor_tears_a_write = None
     test_g07_versions_of_concurrent_ratings_never_tie = None
     test_g06_twenty_at_once_under_one_key_make_one_dialogue = None
+    test_g07_of_corrections_at_once_the_highest_version_counts_and_each_is_told = None
     test_rated_dialogues_come_oldest_first_from_the_rating_asked_for = None

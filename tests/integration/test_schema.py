@@ -16,6 +16,7 @@ from alembic.migration import MigrationContext
 from sqlalchemy import Engine, NullPool, TextClause, create_engine, text
 
 from audiobot.storage import statements as sql
+from audiobot.storage import statements_teaching as teaching
 from audiobot.storage.dsn import parse_dsn
 from audiobot.storage.postgres import PostgresStore
 from audiobot.storage.schema import metadata
@@ -102,6 +103,23 @@ FILL = (
     "INSERT INTO voice_ratings (op_id, log_id, rating, version, rated_at, joined)"
     " SELECT gen_random_uuid(), gen_random_uuid(), 5, 1, now(), false"
     " FROM generate_series(1, 20)",
+    # One turn in fifty is settled, one in fifty dismissed; one rating in fifty bears a suggestion.
+    "INSERT INTO corrections SELECT gen_random_uuid(), i, gen_random_uuid(), 'answer', '[\"q\"]',"
+    " 'ru', '[]', false, now() FROM generate_series(1, 2000) AS i",
+    "INSERT INTO settled_turns SELECT id, correction_id FROM ("
+    " SELECT id, row_number() OVER (ORDER BY created_at) AS i FROM voice_logs) AS logs"
+    " JOIN corrections ON version = i / 50 WHERE i % 50 = 0",
+    # And as many are about turns and suggestions that lie elsewhere.
+    "INSERT INTO settled_turns SELECT gen_random_uuid(), correction_id FROM corrections,"
+    f" generate_series(1, {MANY // 2_000})",
+    "INSERT INTO dismissals SELECT gen_random_uuid(), 1, gen_random_uuid(), true, now()"
+    f" FROM generate_series(1, {MANY})",
+    "INSERT INTO dismissals SELECT id, 1, gen_random_uuid(), true, now() FROM ("
+    " SELECT id, row_number() OVER (ORDER BY created_at) AS i FROM voice_logs) AS logs"
+    " WHERE i % 50 = 1",
+    "UPDATE voice_ratings SET corrected_response = 'better' WHERE version % 50 = 2",
+    "UPDATE voice_logs SET session_id = 'session ' || rating_version / 10"
+    " WHERE rating_version > 50000",
     "INSERT INTO idempotency_keys (key, request, op_id, log_id, at)"
     f" SELECT sha256(i::text::bytea), 'r', gen_random_uuid(), gen_random_uuid(),"
     f" now() - i * interval '0.9 second' FROM generate_series(1, {MANY}) AS i",
@@ -146,6 +164,32 @@ _RATE = json.dumps(
     ]
 )  # fmt: skip
 _IDS = json.dumps([str(uuid.uuid4()) for _ in range(50)])
+WAITING = {"most": 200, "verdicts": "[]", "overruled": "[]", "settled": "[]"}
+AHEAD = WAITING | {
+    "verdicts": json.dumps(
+        [{"subject": str(uuid.uuid4()), "dismissed": True, "version": 1, "op_id": str(ID)}] * 50
+    ),
+    "overruled": _IDS,
+    "settled": json.dumps([{"log_id": str(uuid.uuid4()), "version": 1}] * 50),
+}
+_CORRECT = json.dumps(
+    [
+        {
+            "op_id": str(uuid.uuid4()), "correction_id": str(uuid.uuid4()), "version": 1,
+            "answer": "a", "wordings": ["q"], "language": "ru", "log_ids": [str(uuid.uuid4())],
+            "withdrawn": False, "corrected_at": "2026-07-01T00:00:00Z",
+        }
+        for _ in range(5)
+    ]
+)  # fmt: skip
+_DISMISS = json.dumps(
+    [
+        {
+            "op_id": str(uuid.uuid4()), "subjects": json.loads(_IDS), "version": 1,
+            "dismissed": True, "dismissed_at": "2026-07-01T00:00:00Z",
+        }
+    ]
+)  # fmt: skip
 QUERIES: dict[str, tuple[TextClause, dict[str, Any]]] = {
     "get": (sql.GET, {"id": ID}),
     "rated": (sql.RATED, RATED),
@@ -180,8 +224,21 @@ QUERIES: dict[str, tuple[TextClause, dict[str, Any]]] = {
     "findings": (sql.FINDINGS, {}),
     "forget keys": (sql.FORGET_KEYS, {}),
     "adopted, none": (sql.ADOPTED, {}),
+    "inbox": (teaching.INBOX, WAITING),
+    "inbox, with a journal ahead": (teaching.INBOX, AHEAD),
+    "suggestions": (teaching.SUGGESTIONS, WAITING),
+    "suggestions, with a journal ahead": (teaching.SUGGESTIONS, AHEAD),
+    "verdicts": (teaching.VERDICTS, {"ids": _IDS}),
+    "of a session": (teaching.OF_SESSION, {"session": "session 6000", "most": 200}),
+    "answers": (teaching.ANSWERS, {"session": "session 6000", "most": 200}),
+    "answers, of a crowd": (teaching.ANSWERS, {"session": "s", "most": 200}),
+    "correct": (teaching.CORRECT, {"rows": _CORRECT, "live": True}),
+    "dismiss": (teaching.DISMISS, {"rows": _DISMISS, "live": True}),
 }  # fmt: skip
-WATCHED = {"voice_logs", "voice_ratings", "voice_embeddings", "idempotency_keys"}
+WATCHED = {
+    "voice_logs", "voice_ratings", "voice_embeddings", "idempotency_keys", "settled_turns",
+    "dismissals",
+}  # fmt: skip
 
 
 def plan(connection: psycopg.Connection | Any, query: str, *options: str) -> dict[str, Any]:
@@ -216,6 +273,9 @@ def test_each_query_uses_an_index(cluster: Cluster, large: str, query: str):
         ("get", 20), ("rated", 3_600), ("rated, deep", 3_600), ("rated, none left", 50),
         ("rated, every one", 3_600), ("newest rated", 50), ("newest rated, far", 1_500),
         ("handed over", 1_000), ("adopted, none", 10), ("newest rating", 10),
+        ("inbox", 4_000), ("inbox, with a journal ahead", 4_000), ("suggestions", 3_000),
+        ("suggestions, with a journal ahead", 3_000), ("of a session", 200), ("answers", 200),
+        ("answers, of a crowd", 2_500),
     ],
 )  # fmt: skip
 def test_each_read_touches_few_pages(cluster: Cluster, large: str, query: str, most: int):

@@ -124,7 +124,7 @@ def test_g19_an_upgrade_ended_in_the_middle_leaves_all_as_it_was(
         with pytest.raises(DBAPIError):
             running.result(30)
     assert dump(cluster, old) == before
-    assert upgrade(parse_dsn(cluster.dsn(old))) == ("initial_001", "hybrid_002")
+    assert upgrade(parse_dsn(cluster.dsn(old))) == ("initial_001", "teaching_003")
 
 
 def test_g19_a_server_killed_in_the_middle_leaves_all_as_it_was(old_template: str):
@@ -142,7 +142,7 @@ def test_g19_a_server_killed_in_the_middle_leaves_all_as_it_was(old_template: st
             holder.close()
         cluster.start()
         assert dump(cluster, old) == before
-        assert upgrade(parse_dsn(cluster.dsn(old)))[1] == "hybrid_002"
+        assert upgrade(parse_dsn(cluster.dsn(old)))[1] == "teaching_003"
 
 
 def test_g19_an_old_audiobot_that_holds_a_table_is_not_waited_for_without_end(
@@ -187,9 +187,9 @@ def at_once(many: int, *dsns: str) -> list[tuple[str | None, str | None]]:
 
 
 def assert_one_did_it(results: list[tuple[str | None, str | None]], before: str | None) -> None:
-    others = ("hybrid_002", "hybrid_002")
+    others = ("teaching_003", "teaching_003")
     assert sorted(results, key=str) == sorted(
-        [(before, "hybrid_002"), *[others] * (len(results) - 1)], key=str
+        [(before, "teaching_003"), *[others] * (len(results) - 1)], key=str
     )
 
 
@@ -274,8 +274,8 @@ STRANGERS = {
     ),
     "two revisions": (
         "CREATE TABLE alembic_version (version_num varchar(32));"
-        " INSERT INTO alembic_version VALUES ('hybrid_002'), ('other')",
-        "revision hybrid_002, revision other",
+        " INSERT INTO alembic_version VALUES ('teaching_003'), ('other')",
+        "revision other, revision teaching_003",
     ),
     "tables and an empty alembic_version": (
         "CREATE TABLE alembic_version (version_num varchar(32)); CREATE TABLE voice_logs (id int)",
@@ -305,7 +305,7 @@ def test_g19_tables_that_an_extension_brought_are_no_strangers(
     cluster.execute("ALTER EXTENSION plpgsql ADD TABLE spatial_ref_sys", empty_database)
     dsn = parse_dsn(cluster.dsn(empty_database))
     assert look(dsn).revision is None
-    assert upgrade(dsn) == (None, "hybrid_002")
+    assert upgrade(dsn) == (None, "teaching_003")
     assert "plpgsql" in look(dsn).extensions
 
 

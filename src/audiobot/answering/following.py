@@ -21,7 +21,7 @@ class Learner(Protocol):
         ...
 
     async def refresh(self) -> None:
-        """Knowledge changed."""
+        """Knowledge or corrections changed."""
         ...
 
     async def reload(self) -> None:
@@ -42,7 +42,7 @@ async def follow(store: Store, learner: Learner, mark: ChangeMark) -> None:
         try:
             if heard.reload:
                 await learner.reload()
-            if heard.knowledge:
+            if heard.knowledge or heard.corrections:
                 await learner.refresh()
             if heard.rated:
                 await learner.learn(heard.rated)

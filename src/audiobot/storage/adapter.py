@@ -15,7 +15,7 @@ from collections.abc import AsyncIterator, Callable, Iterable, Sequence
 from functools import partial
 from pathlib import Path
 from typing import Final
-from uuid import UUID
+from uuid import UUID, uuid4
 
 import msgspec
 
@@ -25,14 +25,21 @@ from audiobot.domain import (
     MAX_MESSAGE,
     MAX_RESPONSE,
     MAX_SESSION_ID,
+    MAX_TURNS,
+    MAX_WORDINGS,
     Conversation,
+    Correction,
+    CorrectionOutcome,
     Durability,
     Idempotency,
     KnowledgeItem,
     KnowledgeSource,
+    Language,
+    OperatorAnswer,
     RatingOutcome,
     Stats,
     StorageStatus,
+    Suggestion,
     check_embedding,
     check_rating,
     check_text,
@@ -43,6 +50,7 @@ from audiobot.errors import (
     InvalidValue,
     StorageFull,
     StorageUnavailable,
+    UnknownCorrection,
     UnknownDialogue,
 )
 from audiobot.ports import NO_METER, ChangeMark, Changes, Meter, Reply
@@ -55,17 +63,21 @@ from audiobot.storage.modes import ModeState, Switched
 from audiobot.storage.operations import (
     AddConversation,
     Committed,
+    Correct,
+    Dismiss,
     Operation,
     OperationIds,
     RateConversation,
     ReplaceKnowledge,
     clock_version,
+    key_of,
     with_rating,
 )
 from audiobot.storage.postgres import READ_SECONDS, WRITE_SECONDS, PostgresStore
 from audiobot.storage.replay import adopt, count_refused
 from audiobot.storage.switch import Switch
 from audiobot.storage.tally import Tally, effect_of
+from audiobot.storage.teaching import Homes, Teaching
 from audiobot.storage.trouble import DatabaseTrouble, DataRefused
 
 _MAX_RATER: Final = 64
@@ -77,7 +89,7 @@ _DRAIN_SECONDS: Final = 5.0
 
 
 class _Remembered(msgspec.Struct, frozen=True):
-    """What a start in an outage must know: PostgreSQL's totals and knowledge as they last were."""
+    """What a start in an outage must know: PostgreSQL's totals, knowledge and corrections."""
 
     stats: Stats
     knowledge: list[KnowledgeSource]
@@ -86,6 +98,7 @@ class _Remembered(msgspec.Struct, frozen=True):
     carried: int = 0
     """``stats`` count this journal up to this number, and beyond it ``present``."""
     present: list[UUID] = []
+    corrections: list[Correction] = []
 
 
 def _nothing() -> Stats:
@@ -156,6 +169,17 @@ class StorageAdapter:
         self._keys_known = not self._hybrid
         self._adopted = False
         self._knowledge: list[KnowledgeSource] = []
+        self._teaching = Teaching(
+            Homes(
+                local=self._local,
+                hybrid=self._hybrid,
+                home=lambda: self._home,
+                overlaid=lambda: self._overlaid,
+                met=self._met,
+                at_hand=self.at_hand,
+                find=self.get_conversation,
+            )
+        )
         self._op_ids = OperationIds()
         self._pending: set[UUID] = set()
         self._recent_keys: OrderedDict[bytes, tuple[bytes, Committed]] = OrderedDict()
@@ -241,12 +265,13 @@ class StorageAdapter:
             self.in_memory_storage.apply(operation)
         if isinstance(operation, ReplaceKnowledge):
             self._knowledge = _newest([*self._knowledge, operation.source])
+        if isinstance(operation, Correct):
+            self._teaching.learned([operation.correction])
         self._remember_key(committed)
 
     def _remember_key(self, committed: Committed) -> None:
         """In an outage PostgreSQL cannot say which keys were used; this process can."""
-        operation = committed.operation
-        key = None if isinstance(operation, ReplaceKnowledge) else operation.idempotency
+        key = key_of(committed.operation)
         if key is not None:
             self._recent_keys[key.key] = (key.request, committed)
             while len(self._recent_keys) > _RECENT_KEYS:
@@ -259,6 +284,8 @@ class StorageAdapter:
         effect = effect_of(committed, self.in_memory_storage)
         operation = committed.operation
         self._tally.wrote(operation, effect, journaled=True)
+        if isinstance(operation, Correct):
+            self._teaching.learned([operation.correction])
         if isinstance(operation, RateConversation) and not committed.known:
             self._pending.add(operation.log_id)
             while len(self._pending) > _MOST_PENDING:
@@ -290,13 +317,14 @@ class StorageAdapter:
         self._refused = await asyncio.to_thread(count_refused, journals)
 
     async def _snapshot(self) -> None:
-        """Keep PostgreSQL's totals and knowledge for the time when it cannot be asked."""
+        """Keep what PostgreSQL holds of most use for the time when it cannot be asked."""
         assert self._postgres is not None
         async with self._postgres.pause, self._tally.lock:
             stats, present = await self._counted(self._postgres)
             self._tally.renew(stats, present)
             carried = self._local.replayed
         self._knowledge = await self._postgres.knowledge()
+        self._teaching.learned(await self._postgres.corrections())
         remembered = _Remembered(
             stats,
             self._knowledge,
@@ -304,6 +332,7 @@ class StorageAdapter:
             self._local.journal.identity,
             carried,
             list(present),
+            list(self._teaching.remembered.values()),
         )
         path = self._directory.path / "cache" / f"postgres-{self._local.slot}.msgpack"
         data = msgspec.msgpack.encode(remembered)
@@ -329,6 +358,7 @@ class StorageAdapter:
             kept = msgspec.msgpack.decode(path.read_bytes(), type=_Remembered)
             self._tally.renew(kept.stats, set())
             self._knowledge, self._adopted = kept.knowledge, kept.adopted
+            self._teaching.learned(kept.corrections)
             if kept.journal == self._local.journal.identity:
                 carried, present = max(kept.carried, self._local.replayed), set(kept.present)
                 return lambda number, operation: number <= carried or operation.op_id in present
@@ -375,7 +405,7 @@ class StorageAdapter:
 
     def _recent(self, operation: Operation) -> Committed | None:
         """What this process committed under the same Idempotency-Key."""
-        key = None if isinstance(operation, ReplaceKnowledge) else operation.idempotency
+        key = key_of(operation)
         return self._recent_under(key) if key is not None else None
 
     def _recent_under(self, key: Idempotency) -> Committed | None:
@@ -450,6 +480,7 @@ class StorageAdapter:
             check_text("feedback_text", feedback, MAX_FEEDBACK)
         if corrected_response is not None:
             check_text("corrected_response", corrected_response, MAX_CORRECTION)
+            corrected_response = corrected_response if corrected_response.strip() else None
         if rater is not None:
             check_text("rater", rater, _MAX_RATER)
         await self._know(log_id)
@@ -508,6 +539,106 @@ class StorageAdapter:
         if self._postgres is not None and self._home is None:
             known = next((s.items for s in await self.get_knowledge() if s.name == name), ())
         return (await self._commit(operation)).fresh and known != source.items
+
+    # -- teaching --------------------------------------------------------------------------
+
+    async def correct(
+        self,
+        answer: str,
+        wordings: Sequence[str],
+        language: Language,
+        *,
+        log_ids: Sequence[UUID] = (),
+        correction_id: UUID | None = None,
+        withdrawn: bool = False,
+        seen_version: int | None = None,
+    ) -> CorrectionOutcome:
+        """Keep an operator's answer; see the port."""
+        check_text("answer", answer, MAX_CORRECTION, blank=False)
+        if not wordings and not log_ids:
+            raise InvalidValue("field_missing", field="wordings")
+        if len(wordings) > MAX_WORDINGS or len(log_ids) > MAX_TURNS:
+            field = "wordings" if len(wordings) > MAX_WORDINGS else "log_ids"
+            limit = MAX_WORDINGS if field == "wordings" else MAX_TURNS
+            raise InvalidValue("list_too_long", field=field, limit=limit)
+        for wording in wordings:
+            check_text("wordings", wording, MAX_MESSAGE, blank=False)
+        correction = Correction(
+            correction_id=correction_id or uuid4(),
+            answer=answer,
+            wordings=tuple(dict.fromkeys(wordings)),
+            language=language,
+            corrected_at=utc_now(),
+            version=max(clock_version(), (seen_version or 0) + 1),
+            log_ids=tuple(dict.fromkeys(log_ids)),
+            withdrawn=withdrawn,
+        )
+        return await self._correct(correction, seen_version)
+
+    async def _correct(self, correction: Correction, seen: int | None) -> CorrectionOutcome:
+        # In an outage PostgreSQL cannot raise the version above its own: what is known of it is.
+        before = self._teaching.remembered.get(correction.correction_id)
+        if before is not None and before.version >= correction.version:
+            correction = msgspec.structs.replace(correction, version=before.version + 1)
+        operation = Correct(op_id=self._op_ids.new(), correction=correction)
+        committed = await self._commit(operation)
+        assert isinstance(committed.operation, Correct)
+        found = [c for c in (before, committed.replaced) if c is not None]
+        last = max(found, key=lambda c: c.version, default=None)
+        kept = committed.operation.correction
+        told = last is not None and _unseen(last, kept, seen)
+        return CorrectionOutcome(correction=kept, replaced=last if told else None)
+
+    async def withdraw(
+        self, correction_id: UUID, *, withdrawn: bool = True, seen_version: int | None = None
+    ) -> CorrectionOutcome:
+        """Let a correction count no more, or again; see the port."""
+        known = await self._teaching.known(correction_id)
+        if known is None:
+            raise UnknownCorrection("unknown_correction")
+        if known.withdrawn == withdrawn:
+            return CorrectionOutcome(correction=known)
+        changed = msgspec.structs.replace(
+            known,
+            withdrawn=withdrawn,
+            corrected_at=utc_now(),
+            version=max(clock_version(), known.version + 1),
+        )
+        return await self._correct(changed, known.version if seen_version is None else seen_version)
+
+    async def dismiss(self, log_ids: Sequence[UUID], dismissed: bool = True) -> int:
+        """Take turns or suggestions out of an operator's sight; see the port."""
+        subjects = tuple(dict.fromkeys(log_ids))
+        if len(subjects) > MAX_TURNS:
+            raise InvalidValue("list_too_long", field="log_ids", limit=MAX_TURNS)
+        if not subjects:
+            return 0
+        operation = Dismiss(
+            op_id=self._op_ids.new(),
+            subjects=subjects,
+            version=clock_version(),
+            dismissed_at=utc_now(),
+            dismissed=dismissed,
+        )
+        await self._commit(operation)
+        return len(subjects)
+
+    async def get_corrections(self, *, withdrawn: bool = False) -> list[Correction]:
+        """The corrections in force; see the port."""
+        return await self._teaching.corrections(withdrawn=withdrawn)
+
+    async def get_inbox(self, most: int) -> list[Conversation]:
+        """Turns that wait for an operator; see the port."""
+        return await self._teaching.inbox(most)
+
+    async def get_suggestions(self, most: int) -> list[Suggestion]:
+        """Customers' better answers; see the port."""
+        return await self._teaching.suggestions(most)
+
+    async def get_answers(self, session_id: str, most: int) -> list[OperatorAnswer]:
+        """What operators answered to a session; see the port."""
+        check_text("session_id", session_id, MAX_SESSION_ID)
+        return await self._teaching.answers(session_id, most)
 
     # -- reading ---------------------------------------------------------------------------
 
@@ -665,7 +796,7 @@ class StorageAdapter:
         if home is None:
             return Changes(mark=mark)
         try:
-            mark, rated, knowledge = await home.changes(mark, self._op_ids)
+            mark, rated, knowledge, corrections = await home.changes(mark, self._op_ids)
         except DatabaseTrouble as trouble:
             self._met(trouble)
             return Changes(mark=mark)
@@ -673,7 +804,13 @@ class StorageAdapter:
             rated |= self._pending
             self._pending.clear()
         reload = since is not None and since.at is None
-        return Changes(mark=mark, rated=tuple(rated), knowledge=knowledge, reload=reload)
+        return Changes(
+            mark=mark,
+            rated=tuple(rated),
+            knowledge=knowledge,
+            corrections=corrections,
+            reload=reload,
+        )
 
     async def get_knowledge(self) -> list[KnowledgeSource]:
         """Every source; see the port."""
@@ -737,6 +874,17 @@ def _newest(sources: Iterable[KnowledgeSource]) -> list[KnowledgeSource]:
         if kept is None or source.imported_at >= kept.imported_at:
             newest[source.name] = source
     return list(newest.values())
+
+
+def _unseen(before: Correction, now: Correction, seen: int | None) -> bool:
+    """True when an operator who saw ``seen`` does not know what was in place of ``now``.
+
+    Who saw none need not be told of one that counted no more, nobody of what says the same.
+    """
+    same = msgspec.structs.replace(before, version=now.version, corrected_at=now.corrected_at)
+    if same == now:
+        return False
+    return not before.withdrawn if seen is None else before.version > seen
 
 
 def _kept_in(operation: Operation, durability: Durability) -> Operation:

@@ -13,17 +13,30 @@ from uuid import UUID
 import msgspec
 from sqlalchemy import TextClause
 
-from audiobot.domain import Candidate, Conversation, Embedding, Idempotency, Source, content_hash
+from audiobot.domain import (
+    Candidate,
+    Conversation,
+    Correction,
+    Embedding,
+    Idempotency,
+    Source,
+    content_hash,
+)
 from audiobot.errors import IdempotencyMismatch
 from audiobot.storage import statements as sql
+from audiobot.storage import statements_teaching as teaching
 from audiobot.storage.operations import (
     AddConversation,
     Committed,
+    Correct,
+    Dismiss,
     Operation,
     RateConversation,
     ReplaceKnowledge,
     items_hash,
+    key_of,
     moment_of,
+    stamped,
 )
 from audiobot.storage.session import Session, Step
 
@@ -88,8 +101,7 @@ class Batch:
 
     async def apply(self, operations: list[Operation]) -> dict[UUID, Committed | Exception]:
         """What came of each operation, by ``op_id``; a rating left out was not taken."""
-        if self._careful:
-            await self._lock(operations)
+        await self._lock(operations)
         found = await self._remember(operations)
         left = [o for o in operations if o.op_id not in found]
         found |= await self._add([o for o in left if isinstance(o, AddConversation)])
@@ -97,13 +109,16 @@ class Batch:
         for operation in left:
             if isinstance(operation, ReplaceKnowledge):
                 found[operation.op_id] = await self._replace(operation)
+        found |= await self._correct([o for o in left if isinstance(o, Correct)])
+        found |= await self._dismiss([o for o in left if isinstance(o, Dismiss)])
         if self._careful:
             ids = {str(i) for o in left if (i := about(o)) is not None}
             await self._run(sql.RECONCILE, ids=as_json(sorted(ids)))
         return found
 
     async def _lock(self, operations: list[Operation]) -> None:
-        ids = {i for o in operations if (i := about(o)) is not None}
+        ids = {i for o in operations if (i := about(o)) is not None} if self._careful else set()
+        ids |= {o.correction.correction_id for o in operations if isinstance(o, Correct)}
         numbers = sorted({zlib.crc32(i.bytes) % _LOCKS for i in ids})
         if numbers:
             await self._run(sql.LOCK, space=LOCK_SPACE, numbers=as_json(numbers))
@@ -112,17 +127,13 @@ class Batch:
 
     async def _remember(self, operations: list[Operation]) -> dict[UUID, Committed | Exception]:
         """Claim the keys; what came of an operation whose key was used by another one."""
-        bearing = {
-            o.idempotency.key: o
-            for o in operations
-            if not isinstance(o, ReplaceKnowledge) and o.idempotency is not None
-        }
+        bearing = {used.key: o for o in operations if (used := key_of(o)) is not None}
         if not bearing:
             return {}
         rows = [
             {
                 "key": as_base64(key),
-                "request": as_base64(_key_of(o).request),
+                "request": as_base64(_needed_key(o).request),
                 "op_id": o.op_id,
                 "log_id": about(o),
                 "at": moment_of(o),
@@ -130,15 +141,15 @@ class Batch:
             for key, o in bearing.items()
         ]
         claimed = {row[0] for row in await self._run(sql.REMEMBER, rows=as_json(rows))}
-        used = {key: o for key, o in bearing.items() if o.op_id not in claimed}
-        if not used or not self._live:
+        spent = {key: o for key, o in bearing.items() if o.op_id not in claimed}
+        if not spent or not self._live:
             return {}
         found: dict[UUID, Committed | Exception] = {}
-        for key, kept in (await self.known([_key_of(o) for o in used.values()])).items():
-            operation = used[key]
+        for key, kept in (await self.known([_needed_key(o) for o in spent.values()])).items():
+            operation = spent[key]
             if kept.op_id == operation.op_id:
                 continue
-            if kept.request != _key_of(operation).request:
+            if kept.request != _needed_key(operation).request:
                 found[operation.op_id] = IdempotencyMismatch("idempotency_mismatch")
             elif (before := await self.earlier(kept)) is not None:
                 found[operation.op_id] = before
@@ -247,6 +258,32 @@ class Batch:
             return Committed(operation, False)
         return Committed(msgspec.structs.replace(operation, version=taken[0][0]), True)
 
+    # -- what operators teach ----------------------------------------------------------------
+
+    async def _correct(self, corrects: list[Correct]) -> dict[UUID, Committed | Exception]:
+        if not corrects:
+            return {}
+        rows = [{"op_id": o.op_id, **msgspec.structs.asdict(o.correction)} for o in corrects]
+        given = {o.op_id: o for o in corrects}
+        found: dict[UUID, Committed | Exception] = {o: Committed(given[o], False) for o in given}
+        for row in await self._run(teaching.CORRECT, rows=as_json(rows), live=self._live):
+            replaced = None
+            if row.replaces:
+                replaced = correction_of(row, row.old_version)
+            taken = stamped(given[row.op_id], row.version)
+            found[row.op_id] = Committed(taken, True, replaced=replaced)
+        return found
+
+    async def _dismiss(self, dismisses: list[Dismiss]) -> dict[UUID, Committed | Exception]:
+        if not dismisses:
+            return {}
+        rows = [msgspec.structs.asdict(o) for o in dismisses]
+        given = {o.op_id: o for o in dismisses}
+        found: dict[UUID, Committed | Exception] = {o: Committed(given[o], False) for o in given}
+        for op_id, _ in await self._run(teaching.DISMISS, rows=as_json(rows), live=self._live):
+            found[op_id] = Committed(given[op_id], True)
+        return found
+
 
 def simple(operations: Iterable[Operation]) -> bool:
     """True when what becomes of each is known from one answer: nothing new hangs on it."""
@@ -269,7 +306,7 @@ def _added(adds: list[AddConversation], rows: Iterable[Any]) -> dict[UUID, Commi
 
 
 def rounds(operations: list[Operation]) -> Iterable[list[Operation]]:
-    """The operations in order, cut where one repeats a key, an id or a source of its round."""
+    """The operations in order, cut where one repeats what another of its round is about."""
     part: list[Operation] = []
     seen: set[object] = set()
     for operation in operations:
@@ -279,8 +316,13 @@ def rounds(operations: list[Operation]) -> Iterable[list[Operation]]:
                 marks = {told.log_id}
             case ReplaceKnowledge(source=source):
                 marks = {source.name}
-        if not isinstance(operation, ReplaceKnowledge) and operation.idempotency is not None:
-            marks.add(operation.idempotency.key)
+            case Correct(correction=correction):
+                marks = {correction.correction_id}
+            case Dismiss(subjects=subjects):
+                # Not a dialogue's own id: that it is added here too is no repeat.
+                marks = {("dismiss", subject) for subject in subjects}
+        if (key := key_of(operation)) is not None:
+            marks.add(key.key)
         if marks & seen:
             yield part
             part, seen = [], set()
@@ -297,14 +339,14 @@ def about(operation: Operation) -> UUID | None:
             return told.log_id
         case RateConversation(log_id=log_id):
             return log_id
-        case ReplaceKnowledge():
+        case _:
             return None
 
 
-def _key_of(operation: Operation) -> Idempotency:
-    assert not isinstance(operation, ReplaceKnowledge)
-    assert operation.idempotency is not None
-    return operation.idempotency
+def _needed_key(operation: Operation) -> Idempotency:
+    key = key_of(operation)
+    assert key is not None
+    return key
 
 
 def as_json(value: object) -> str:
@@ -343,6 +385,20 @@ def _dialogue_row(add: AddConversation) -> dict[str, object]:
         row["dimension"] = told.embedding.dimension
         row["embedding_model"] = told.embedding.model
     return row
+
+
+def correction_of(row: Any, version: int) -> Correction:
+    """The correction in a row of the statements that read some."""
+    return Correction(
+        correction_id=row.correction_id,
+        answer=row.answer,
+        wordings=tuple(row.wordings),
+        language=row.language,
+        corrected_at=row.corrected_at.astimezone(UTC),
+        version=version,
+        log_ids=tuple(UUID(log_id) for log_id in row.log_ids),
+        withdrawn=row.withdrawn,
+    )
 
 
 def conversation_of(row: Any) -> Conversation:

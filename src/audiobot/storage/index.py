@@ -25,17 +25,20 @@ from uuid import UUID
 
 from audiobot.domain import Conversation, Idempotency, KnowledgeSource, Stats, content_hash, utc_now
 from audiobot.errors import IdempotencyMismatch
+from audiobot.storage import index_teaching as teaching
 from audiobot.storage.frames import Gap
 from audiobot.storage.journal import Position, replace_file
 from audiobot.storage.operations import (
     AddConversation,
+    Correct,
+    Dismiss,
     Operation,
     RateConversation,
     ReplaceKnowledge,
     items_hash,
 )
 
-SCHEMA_VERSION: Final = 2
+SCHEMA_VERSION: Final = 3
 _DAY_US: Final = 24 * 3_600_000_000
 """How long an Idempotency-Key is kept, in microseconds."""
 _PRUNE_EVERY_US: Final = 60_000_000
@@ -51,6 +54,8 @@ CREATE TABLE dialogue (
     content BLOB,
     created INTEGER,              -- microseconds since the epoch
     answered INTEGER NOT NULL DEFAULT 0,
+    handed INTEGER NOT NULL DEFAULT 0,
+    session BLOB,                 -- a hash: whose question it was, without saying who that is
     rating INTEGER,
     version INTEGER, op_id BLOB,  -- of the rating that counts
     rating_segment INTEGER, rating_byte INTEGER, rating_length INTEGER
@@ -58,7 +63,8 @@ CREATE TABLE dialogue (
 CREATE INDEX dialogue_created ON dialogue (created, rating) WHERE segment IS NOT NULL;
 CREATE INDEX dialogue_rated ON dialogue (created, log_id, rating, answered)
     WHERE rating IS NOT NULL AND segment IS NOT NULL;
-CREATE INDEX dialogue_unanswered ON dialogue (created) WHERE segment IS NOT NULL AND NOT answered;
+CREATE INDEX dialogue_handed ON dialogue (created) WHERE segment IS NOT NULL AND handed;
+CREATE INDEX dialogue_session ON dialogue (session, created) WHERE segment IS NOT NULL;
 CREATE INDEX dialogue_orphan ON dialogue (log_id) WHERE segment IS NULL;
 
 CREATE TABLE summary (rating INTEGER PRIMARY KEY, dialogues INTEGER NOT NULL);
@@ -88,6 +94,11 @@ CREATE TABLE gap (first INTEGER PRIMARY KEY, last INTEGER NOT NULL);
 def microseconds(moment: datetime) -> int:
     """Whole microseconds since the epoch."""
     return (moment - datetime(1970, 1, 1, tzinfo=UTC)) // timedelta(microseconds=1)
+
+
+def session_hash(session_id: str) -> bytes:
+    """Which session a dialogue is of, in eight bytes."""
+    return hashlib.blake2b(session_id.encode(), digest_size=8).digest()
 
 
 class Row(NamedTuple):
@@ -197,7 +208,7 @@ class Index:
             self.path.with_name(self.path.name + suffix).unlink(missing_ok=True)
         connection = _connect(self.path, write=True)
         connection.executescript(
-            f"BEGIN; {_SCHEMA} PRAGMA user_version = {SCHEMA_VERSION}; COMMIT;"
+            f"BEGIN; {_SCHEMA} {teaching.SCHEMA} PRAGMA user_version = {SCHEMA_VERSION}; COMMIT;"
         )
         self.path.chmod(0o600)
         return connection
@@ -252,10 +263,15 @@ class Index:
                 row = self._write.execute(
                     "SELECT version FROM knowledge WHERE source = ?", (operation.source.name,)
                 ).fetchone()
+            case Correct() | Dismiss():
+                row = (teaching.stored_version(self._write, operation),)
             case AddConversation():
                 return 0
+        given = (
+            operation.correction.version if isinstance(operation, Correct) else operation.version
+        )
         stored = row[0] if row and row[0] is not None else 0
-        return max(operation.version, stored + 1)
+        return max(given, stored + 1)
 
     def known(self, idempotency: Idempotency | None) -> Known | None:
         """The operation that bears this key already; ``IdempotencyMismatch`` if it differs."""
@@ -275,6 +291,10 @@ class Index:
                 self._rate(position, operation)
             case ReplaceKnowledge():
                 self._replace(position, operation)
+            case Correct():
+                teaching.correct(self._write, position, operation)
+            case Dismiss():
+                teaching.dismiss(self._write, operation)
         self._write.execute("UPDATE meta SET value = ? WHERE name = 'applied'", (sequence,))
 
     def apply_gap(self, gap: Gap) -> None:
@@ -288,17 +308,21 @@ class Index:
         told = operation.conversation
         content = content_hash(told)
         changed = self._write.execute(
-            "INSERT INTO dialogue (log_id, segment, byte, length, content, created, answered)"
-            " VALUES (?, ?, ?, ?, ?, ?, ?) ON CONFLICT (log_id) DO UPDATE SET"
+            "INSERT INTO dialogue (log_id, segment, byte, length, content, created, answered,"
+            " handed, session) VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?)"
+            " ON CONFLICT (log_id) DO UPDATE SET"
             " segment = excluded.segment, byte = excluded.byte, length = excluded.length,"
             " content = excluded.content, created = excluded.created,"
-            " answered = excluded.answered WHERE dialogue.segment IS NULL",
+            " answered = excluded.answered, handed = excluded.handed, session = excluded.session"
+            " WHERE dialogue.segment IS NULL",
             (
                 told.log_id.bytes,
                 *position,
                 content,
                 microseconds(told.created_at),
                 told.outcome == "answered",
+                told.outcome == "handed_over",
+                session_hash(told.session_id),
             ),
         ).rowcount
         if not changed:
@@ -325,6 +349,7 @@ class Index:
                 *position,
             ),
         )
+        teaching.suggest(self._write, position, operation)
         at = microseconds(operation.rated_at)
         self._remember(operation.idempotency, operation.log_id, position, at)
 
@@ -427,12 +452,53 @@ class Index:
         return (rows[0][0], rows[0][1]) if rows else None  # type: ignore[return-value]
 
     def handed_over(self, most: int) -> list[Row]:
-        """The newest dialogues that got no answer, newest first."""
+        """The newest dialogues that were handed over, newest first."""
         rows = self._all(
-            _ROW + "WHERE segment IS NOT NULL AND NOT answered ORDER BY created DESC LIMIT ?",
+            _ROW + "WHERE segment IS NOT NULL AND handed ORDER BY created DESC LIMIT ?",
             (most,),
         )
         return [_row(r) for r in rows]
+
+    def of_session(self, session_id: str, most: int) -> list[Row]:
+        """The newest dialogues of a session, newest first."""
+        rows = self._all(
+            _ROW + "WHERE segment IS NOT NULL AND session = ? ORDER BY created DESC LIMIT ?",
+            (session_hash(session_id), most),
+        )
+        return [_row(r) for r in rows]
+
+    def inbox(self, most: int) -> list[Row]:
+        """Turns that wait for an operator, newest first."""
+        return [_row(r) for r in self._all(_ROW + teaching.INBOX, (most,))]
+
+    def rated_low_elsewhere(self, most: int) -> list[UUID]:
+        """Dialogues that are rated low here and lie elsewhere, latest rating first."""
+        rows = self._all(
+            "SELECT log_id FROM dialogue WHERE segment IS NULL AND rating <= 2"
+            " ORDER BY version DESC LIMIT ?",
+            (most,),
+        )
+        return [UUID(bytes=r[0]) for r in rows]  # type: ignore[arg-type]
+
+    def suggestions(self, most: int) -> list[Position]:
+        """Where suggestions lie that wait for an operator, newest first."""
+        return _places(self._all(teaching.SUGGESTIONS, (most,)))
+
+    def corrections(self) -> list[Position]:
+        """Where each correction lies as it is now, in force or not."""
+        return _places(self._all(teaching.CORRECTIONS))
+
+    def correction(self, correction_id: UUID) -> Position | None:
+        """Where a correction lies, the open transaction included."""
+        found = self._write.execute(teaching.PLACE, (correction_id.bytes,)).fetchone()
+        return Position(*found) if found else None
+
+    def dismissals(self) -> list[teaching.Verdict]:
+        """The newest word on everything that was dismissed or taken back."""
+        return [
+            teaching.Verdict(UUID(bytes=subject), bool(dismissed), version, UUID(bytes=op_id))  # type: ignore[arg-type]
+            for subject, dismissed, version, op_id in self._all(teaching.DISMISSALS)
+        ]
 
     def newest(self, limit: int) -> list[Row]:
         """The newest dialogues that have their words, oldest of them first."""
@@ -480,6 +546,10 @@ class Index:
     def gaps(self) -> list[tuple[int, int]]:
         """Ranges of journal records that damage took, first and last number."""
         return [(r[0], r[1]) for r in self._all("SELECT first, last FROM gap ORDER BY first")]  # type: ignore[misc]
+
+
+def _places(rows: list[tuple[object, ...]]) -> list[Position]:
+    return [Position(*row) for row in rows]  # type: ignore[arg-type]  # likewise
 
 
 def _file_hash(path: Path) -> bytes:

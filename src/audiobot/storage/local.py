@@ -21,7 +21,14 @@ from uuid import UUID
 
 import msgspec
 
-from audiobot.domain import Conversation, Idempotency, KnowledgeSource, Stats, utc_now
+from audiobot.domain import (
+    Conversation,
+    Correction,
+    Idempotency,
+    KnowledgeSource,
+    Stats,
+    utc_now,
+)
 from audiobot.errors import (
     AudioBotError,
     InvalidValue,
@@ -35,17 +42,21 @@ from audiobot.storage.batching import GroupCommit
 from audiobot.storage.directory import LEAST_FREE_BYTES, DataDirectory, lock_slot
 from audiobot.storage.frames import MAX_PAYLOAD, Gap
 from audiobot.storage.index import Index, Row
+from audiobot.storage.index_teaching import Verdict
 from audiobot.storage.journal import DamagedRecord, Entry, Journal, Position
 from audiobot.storage.memory import SafeInMemoryStorage
 from audiobot.storage.operations import (
     AddConversation,
     Committed,
+    Correct,
     Operation,
     RateConversation,
     ReplaceKnowledge,
     decode,
     encode,
+    key_of,
     moment_of,
+    stamped,
     with_rating,
 )
 
@@ -448,8 +459,7 @@ class LocalStore:
 
     def _admit(self, operation: Operation, staged: dict[Position, Operation]) -> Committed:
         """Stage one operation, unless it is a repeat of one that counts already."""
-        idempotency = None if isinstance(operation, ReplaceKnowledge) else operation.idempotency
-        known = self.index.known(idempotency)
+        known = self.index.known(key_of(operation))
         earlier = self._earlier(known.position, staged) if known else None
         if known is not None and earlier is not None:
             return _committed(earlier, False, self.index.row(known.log_id))
@@ -465,13 +475,13 @@ class LocalStore:
                     return _committed(first or operation, False, row)
             case RateConversation():
                 log_id = operation.log_id
-                stamped = self.index.stamp(operation)
-                operation = msgspec.structs.replace(operation, version=stamped)
             case ReplaceKnowledge():
                 if self._alone and self.index.same_knowledge(operation.source):
                     return Committed(operation, False)
-                stamped = self.index.stamp(operation)
-                operation = msgspec.structs.replace(operation, version=stamped)
+            case _:
+                pass
+        replaced = self._in_place_of(operation, staged)
+        operation = stamped(operation, self.index.stamp(operation))
         sequence = self.journal.next_sequence
         payload = encode(operation)
         if len(payload) > MAX_PAYLOAD:
@@ -483,7 +493,17 @@ class LocalStore:
         if isinstance(operation, AddConversation):
             answered = operation.conversation.outcome == "answered"
             return Committed(operation, True, True, answered, row.rating if row else None)
-        return _committed(operation, True, row)
+        return _committed(operation, True, row)._replace(replaced=replaced)
+
+    def _in_place_of(
+        self, operation: Operation, staged: dict[Position, Operation]
+    ) -> Correction | None:
+        """The correction that a new one replaces."""
+        if not isinstance(operation, Correct):
+            return None
+        place = self.index.correction(operation.correction.correction_id)
+        before = self._earlier(place, staged) if place else None
+        return before.correction if isinstance(before, Correct) else None
 
     def _earlier(self, position: Position, staged: dict[Position, Operation]) -> Operation | None:
         """An operation committed before, or staged in this batch; None when damage took it."""
@@ -564,12 +584,7 @@ class LocalStore:
 
     async def handed_over(self, most: int) -> list[Conversation]:
         """The newest dialogues that were handed over, newest first."""
-
-        def load() -> list[Conversation]:
-            found = [self._assemble(row) for row in self.index.handed_over(most)]
-            return [conversation for conversation in found if conversation is not None]
-
-        return await self._load(load)
+        return await self._load(lambda: self._assembled(self.index.handed_over(most)))
 
     async def rated(
         self, min_rating: int, *, answered: bool, newest: int | None = None
@@ -603,3 +618,48 @@ class LocalStore:
             return [source for source in sources if source.items or empty]
 
         return await self._load(load)
+
+    # -- teaching --------------------------------------------------------------------------
+
+    async def corrections(self) -> list[Correction]:
+        """Each correction as it is now, in force or not."""
+
+        def load() -> list[Correction]:
+            found = [self._read(place) for place in self.index.corrections()]
+            return [o.correction for o in [*found, *self._ahead] if isinstance(o, Correct)]
+
+        return await self._load(load)
+
+    async def dismissals(self) -> list[Verdict]:
+        """The newest word on everything that was dismissed or taken back."""
+        return await self._load(self.index.dismissals)
+
+    async def inbox(self, most: int) -> list[Conversation]:
+        """Turns that wait for an operator, newest first."""
+        return await self._load(lambda: self._assembled(self.index.inbox(most)))
+
+    async def rated_low_elsewhere(self, most: int) -> list[UUID]:
+        """Dialogues that are rated low here and lie elsewhere."""
+        return await self._load(lambda: self.index.rated_low_elsewhere(most))
+
+    async def of_session(self, session_id: str, most: int) -> list[Conversation]:
+        """The newest dialogues of a session, newest first."""
+
+        def load() -> list[Conversation]:
+            found = self._assembled(self.index.of_session(session_id, most))
+            return [told for told in found if told.session_id == session_id]
+
+        return await self._load(load)
+
+    async def suggestions(self, most: int) -> list[RateConversation]:
+        """Ratings whose suggestion waits for an operator, newest first."""
+
+        def load() -> list[RateConversation]:
+            found = [self._read(place) for place in self.index.suggestions(most)]
+            return [rated for rated in found if isinstance(rated, RateConversation)]
+
+        return await self._load(load)
+
+    def _assembled(self, rows: list[Row]) -> list[Conversation]:
+        found = [self._assemble(row) for row in rows]
+        return [conversation for conversation in found if conversation is not None]

@@ -16,7 +16,6 @@ from audiobot.storage.operations import (
     AddConversation,
     Operation,
     RateConversation,
-    ReplaceKnowledge,
     with_rating,
 )
 
@@ -77,8 +76,8 @@ class SafeInMemoryStorage:
                     self.hold(conversation)
             case RateConversation():
                 self._rate(operation)
-            case ReplaceKnowledge():
-                pass  # knowledge is held by whoever answers from it
+            case _:
+                pass  # knowledge and corrections are held by whoever answers from them
 
     def hold(self, conversation: Conversation, version: tuple[int, bytes] = (0, b"")) -> None:
         """Keep a dialogue at hand, evicting others if that takes it over a bound."""

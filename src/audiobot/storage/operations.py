@@ -1,9 +1,9 @@
 """The Operation record: the one form in which a change is made, journaled and replayed.
 
 Whoever keeps dialogues (index, memory, later PostgreSQL) has one ``apply`` for these records and
-no other way in. Operations commute: adds are insert-once by id, ratings and knowledge are
-last-write-wins by version with ties broken by ``op_id``, so any order and any number of repeats
-end in the same state.
+no other way in. Operations commute: adds are insert-once by id, all others are last-write-wins by
+version with ties broken by ``op_id``, so any order and any number of repeats end in the same
+state.
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ from uuid import UUID
 
 import msgspec
 
-from audiobot.domain import Conversation, Idempotency, KnowledgeSource
+from audiobot.domain import Conversation, Correction, Idempotency, KnowledgeSource
 
 
 class OperationIds:
@@ -83,7 +83,30 @@ class ReplaceKnowledge(
     version: int
 
 
-Operation = AddConversation | RateConversation | ReplaceKnowledge
+class Correct(msgspec.Struct, frozen=True, kw_only=True, tag="correct", omit_defaults=True):
+    """An operator's answer, in place of what was said under its ``correction_id`` before.
+
+    To withdraw it, and to undo that, are further versions of it.
+    """
+
+    op_id: UUID
+    correction: Correction
+
+
+class Dismiss(msgspec.Struct, frozen=True, kw_only=True, tag="dismiss", omit_defaults=True):
+    """Turns that an operator needs no more to see, or suggestions, by the ``op_id`` of each.
+
+    Each of ``subjects`` is on its own: the newest word on it counts.
+    """
+
+    op_id: UUID
+    subjects: tuple[UUID, ...]
+    version: int
+    dismissed_at: datetime
+    dismissed: bool = True
+
+
+Operation = AddConversation | RateConversation | ReplaceKnowledge | Correct | Dismiss
 
 
 class Committed(NamedTuple):
@@ -93,6 +116,7 @@ class Committed(NamedTuple):
     (then ``fresh`` is false), a rating with the version that it took. ``known`` says whether its
     dialogue is there, ``answered`` whether that person got an answer. ``rating`` is one that came
     before its dialogue, ``before`` the one that a rating replaced where PostgreSQL took it.
+    ``replaced`` is the correction that was in the place of a new one.
     """
 
     operation: Operation
@@ -101,6 +125,7 @@ class Committed(NamedTuple):
     answered: bool = True
     rating: int | None = None
     before: int | None = None
+    replaced: Correction | None = None
 
 
 _encoder: Final = msgspec.msgpack.Encoder()
@@ -138,6 +163,31 @@ def moment_of(operation: Operation) -> datetime:
             return rated_at
         case ReplaceKnowledge(source=source):
             return source.imported_at
+        case Correct(correction=correction):
+            return correction.corrected_at
+        case Dismiss(dismissed_at=dismissed_at):
+            return dismissed_at
+
+
+def key_of(operation: Operation) -> Idempotency | None:
+    """The caller's key, which turns and ratings may bear."""
+    match operation:
+        case AddConversation() | RateConversation():
+            return operation.idempotency
+        case _:
+            return None
+
+
+def stamped(operation: Operation, version: int) -> Operation:
+    """The operation with the version that it took; an add has none."""
+    match operation:
+        case AddConversation():
+            return operation
+        case Correct(correction=correction):
+            kept = msgspec.structs.replace(correction, version=version)
+            return msgspec.structs.replace(operation, correction=kept)
+        case _:
+            return msgspec.structs.replace(operation, version=version)
 
 
 def items_hash(source: KnowledgeSource) -> bytes:

@@ -24,15 +24,18 @@ from sqlalchemy.pool import ConnectionPoolEntry
 
 from audiobot.domain import (
     Conversation,
+    Correction,
     Idempotency,
     KnowledgeItem,
     KnowledgeSource,
+    OperatorAnswer,
     Stats,
     utc_now,
 )
 from audiobot.errors import IdempotencyMismatch, InvalidValue
 from audiobot.ports import NO_METER, ChangeMark, Meter
 from audiobot.storage import statements as sql
+from audiobot.storage import statements_teaching as teaching
 from audiobot.storage import trouble
 from audiobot.storage.batch import (
     LOCK_SPACE,
@@ -41,11 +44,13 @@ from audiobot.storage.batch import (
     as_base64,
     as_json,
     conversation_of,
+    correction_of,
     rounds,
     simple,
 )
 from audiobot.storage.batching import GroupCommit
 from audiobot.storage.dsn import Dsn
+from audiobot.storage.index_teaching import Verdict
 from audiobot.storage.operations import (
     AddConversation,
     Committed,
@@ -74,6 +79,26 @@ Version = tuple[int, bytes]
 """A rating's version with its ``op_id``, which breaks ties."""
 NO_VERSION: Final[Version] = (0, b"")
 _FIRST: Final = (datetime(1, 1, 1, tzinfo=UTC), UUID(int=0))
+
+
+class Ahead(msgspec.Struct, frozen=True):
+    """What a journal knows better than PostgreSQL, for reading what waits for an operator.
+
+    ``overruled`` are corrections that PostgreSQL has otherwise, ``settled`` the turns of those
+    that the journal has in force, each with the version.
+    """
+
+    verdicts: tuple[Verdict, ...] = ()
+    overruled: tuple[UUID, ...] = ()
+    settled: tuple[tuple[UUID, int], ...] = ()
+
+    def values(self) -> dict[str, str]:
+        """As the statements take it."""
+        return {
+            "verdicts": as_json([verdict._asdict() for verdict in self.verdicts]),
+            "overruled": as_json(self.overruled),
+            "settled": as_json([{"log_id": i, "version": v} for i, v in self.settled]),
+        }
 
 
 class PostgresStore:
@@ -458,15 +483,75 @@ class PostgresStore:
 
     async def changes(
         self, mark: ChangeMark, own: OperationIds
-    ) -> tuple[ChangeMark, set[UUID], bool]:
-        """The next mark, dialogues that others rated since, and whether knowledge changed."""
+    ) -> tuple[ChangeMark, set[UUID], bool, bool]:
+        """The next mark, dialogues rated since; whether knowledge, whether corrections changed."""
         values = {"since": mark.at, "overlap": _OVERLAP, "first": own.first, "last": own.last}
         rows = await self._read(sql.CHANGES, values)
-        at, knowledge = rows[0].now, rows[0].knowledge
+        at, knowledge, corrections = rows[0].now, rows[0].knowledge, rows[0].corrections
         rated = {row.op_id: row.log_id for row in rows if row.op_id is not None}
         new = {log_id for op_id, log_id in rated.items() if op_id not in mark.seen}
-        changed = mark.at is not None and knowledge != mark.knowledge
-        return ChangeMark(at, frozenset(rated), knowledge), new, changed
+        heard = mark.at is not None
+        return (
+            ChangeMark(at, frozenset(rated), knowledge, corrections),
+            new,
+            heard and knowledge != mark.knowledge,
+            heard and corrections != mark.corrections,
+        )
+
+    # -- teaching --------------------------------------------------------------------------
+
+    async def corrections(self) -> list[Correction]:
+        """Each correction as it is now, in force or not, oldest version first."""
+        rows = await self._read(teaching.CORRECTIONS, {})
+        return [correction_of(row, row.version) for row in rows]
+
+    async def inbox(self, most: int, ahead: Ahead) -> list[Conversation]:
+        """Turns that wait for an operator, newest first."""
+        rows = await self._read(teaching.INBOX, {"most": most, **ahead.values()})
+        return [conversation_of(row) for row in rows]
+
+    async def suggestions(self, most: int, ahead: Ahead) -> list[RateConversation]:
+        """Ratings whose suggestion waits for an operator, newest first."""
+        rows = await self._read(teaching.SUGGESTIONS, {"most": most, **ahead.values()})
+        return [
+            RateConversation(
+                op_id=row.op_id,
+                log_id=row.log_id,
+                rating=row.rating,
+                version=row.version,
+                rated_at=row.rated_at.astimezone(UTC),
+                feedback_text=row.feedback_text,
+                corrected_response=row.corrected_response,
+                rater=row.rater,
+            )
+            for row in rows
+        ]
+
+    async def verdicts(self, subjects: Iterable[UUID]) -> list[Verdict]:
+        """The newest word on each of ``subjects``, where there is one."""
+        rows = await self._read(teaching.VERDICTS, {"ids": as_json(list(subjects))})
+        return [Verdict(*row) for row in rows]
+
+    async def of_session(self, session_id: str, most: int) -> list[Conversation]:
+        """The newest dialogues of a session, newest first."""
+        values = {"session": session_id, "most": most}
+        return [conversation_of(row) for row in await self._read(teaching.OF_SESSION, values)]
+
+    async def answers(self, session_id: str, most: int) -> list[OperatorAnswer]:
+        """What operators answered to the newest questions of a session, newest question first."""
+        values = {"session": session_id, "most": most}
+        return [
+            OperatorAnswer(
+                log_id=log_id,
+                question=question,
+                answer=answer,
+                asked_at=asked_at.astimezone(UTC),
+                answered_at=answered_at.astimezone(UTC),
+            )
+            for log_id, question, answer, asked_at, answered_at in await self._read(
+                teaching.ANSWERS, values, self.write_seconds
+            )
+        ]
 
     async def findings(self) -> tuple[int, int]:
         """How many dialogues came under a taken id, and how many ratings have no dialogue."""

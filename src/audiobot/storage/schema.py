@@ -98,6 +98,13 @@ voice_logs: Final = Table(
         "id",
         postgresql_where=text("outcome = 'handed_over'"),
     ),
+    Index(
+        "voice_logs_waiting",
+        "created_at",
+        "id",
+        postgresql_where=text("outcome = 'handed_over' OR rating <= 2"),
+    ),
+    Index("voice_logs_session", "session_id", "created_at"),
     Index("voice_logs_adopted", "id", postgresql_where=text("legacy IS NOT NULL")),
     Index(
         "voice_logs_legacy",
@@ -145,6 +152,11 @@ voice_ratings: Final = Table(
     Index("voice_ratings_newest", "log_id", desc("version"), desc("op_id")),
     Index("voice_ratings_received", "received_at"),
     Index("voice_ratings_orphan", "log_id", postgresql_where=text("NOT joined")),
+    Index(
+        "voice_ratings_suggested",
+        "version",
+        postgresql_where=text("corrected_response IS NOT NULL AND NOT by_operator"),
+    ),
 )
 
 voice_conflicts: Final = Table(
@@ -186,6 +198,49 @@ knowledge_sources: Final = Table(
     _moment("imported_at", nullable=False),
 )
 
+taught_operations: Final = Table(
+    "taught_operations", metadata, Column("op_id", Uuid, primary_key=True)
+)
+"""Every correction and dismissal ever taken in: a late or repeated one is known by its id."""
+
+corrections: Final = Table(
+    "corrections",
+    metadata,
+    Column("correction_id", Uuid, primary_key=True),
+    Column("version", BigInteger, nullable=False),
+    Column("op_id", Uuid, nullable=False),
+    Column("answer", Text, nullable=False),
+    Column("wordings", JSONB, nullable=False),
+    Column("language", Text, nullable=False),
+    Column("log_ids", JSONB, nullable=False),
+    Column("withdrawn", Boolean, nullable=False),
+    _moment("corrected_at", nullable=False),
+    Index(
+        "corrections_unworded",
+        "correction_id",
+        postgresql_where=text("wordings = '[]'::jsonb"),
+    ),
+)
+
+settled_turns: Final = Table(
+    "settled_turns",
+    metadata,
+    Column("log_id", Uuid, primary_key=True),
+    Column("correction_id", Uuid, primary_key=True),
+    Index("settled_turns_correction", "correction_id"),
+)
+"""The turns of the corrections in force, kept with them."""
+
+dismissals: Final = Table(
+    "dismissals",
+    metadata,
+    Column("subject", Uuid, primary_key=True),
+    Column("version", BigInteger, nullable=False),
+    Column("op_id", Uuid, nullable=False),
+    Column("dismissed", Boolean, nullable=False),
+    _moment("dismissed_at", nullable=False),
+)
+
 replay_cursors: Final = Table(
     "replay_cursors",
     metadata,
@@ -225,6 +280,9 @@ model_metrics: Final = Table(
     _moment("created_at", nullable=False, default=True),
     Column("legacy_id", BigInteger),
     Column("legacy", JSONB),
+    Column("held_out_accuracy", Double),
+    Column("details", JSONB),
+    Index("model_metrics_created", "created_at", "id"),
 )
 
 training_datasets: Final = Table(

@@ -14,9 +14,13 @@ from typing import Final
 from sqlalchemy import Table, text
 
 from audiobot.storage.schema import (
+    corrections,
+    dismissals,
     idempotency_keys,
     knowledge_sources,
     replay_cursors,
+    settled_turns,
+    taught_operations,
     voice_conflicts,
     voice_embeddings,
     voice_logs,
@@ -199,12 +203,16 @@ BEAT: Final = text(
             [
                 *map(_untouched, (voice_logs, voice_embeddings, voice_ratings)),
                 *map(_untouched, (idempotency_keys, voice_conflicts, knowledge_sources)),
-                _untouched(replay_cursors),
+                *map(_untouched, (replay_cursors, taught_operations, corrections)),
+                *map(_untouched, (settled_turns, dismissals)),
                 "UPDATE voice_logs SET rating = rating, feedback_text = feedback_text,"
                 " updated_at = updated_at, rating_version = rating_version,"
                 " rating_op = rating_op WHERE false",
                 "UPDATE voice_ratings SET joined = joined WHERE false",
                 "UPDATE replay_cursors SET sequence = sequence, moved_at = moved_at WHERE false",
+                "UPDATE corrections SET version = version WHERE false",
+                "DELETE FROM settled_turns WHERE false",
+                "UPDATE dismissals SET version = version WHERE false",
                 "SELECT 1 FROM voice_log_counts WHERE false",
             ]
         )
@@ -235,7 +243,7 @@ CURSOR: Final = text("SELECT sequence FROM replay_cursors WHERE journal = :journ
 
 # -- reading ---------------------------------------------------------------------------------------
 
-_DIALOGUE: Final = """
+DIALOGUE: Final = """
     SELECT id, rating_version, rating_op, session_id, user_message, ai_response, logs.rating,
         logs.feedback_text, model_used, response_time, token_count, logs.created_at, updated_at,
         given.rater, outcome, language, durability, similar_found, learning_improved, confidence,
@@ -249,7 +257,7 @@ _DIALOGUE: Final = """
     ) AS vectors ON true
 """
 
-GET: Final = text(_DIALOGUE + "WHERE id = :id")
+GET: Final = text(DIALOGUE + "WHERE id = :id")
 
 
 def _rated_at_least(order: str, most: str, also: str = "") -> str:
@@ -271,7 +279,7 @@ _FORWARDS: Final = _rated_at_least(
 _BACKWARDS: Final = _rated_at_least("created_at DESC, id DESC", "cast(:newest AS bigint) + 1")
 
 RATED: Final = text(
-    _DIALOGUE
+    DIALOGUE
     + f"""
     JOIN (
         SELECT created_at, id AS log_id FROM ({_FORWARDS}) AS every
@@ -317,7 +325,7 @@ STATS_AND_PRESENT: Final = text(
 """The same, in one snapshot with which of some operations are there already."""
 
 HANDED_OVER: Final = text(
-    _DIALOGUE + "WHERE outcome = 'handed_over' ORDER BY logs.created_at DESC, id DESC LIMIT :most"
+    DIALOGUE + "WHERE outcome = 'handed_over' ORDER BY logs.created_at DESC, id DESC LIMIT :most"
 )
 
 NEWEST_RATING: Final = text(
@@ -332,13 +340,21 @@ SOURCES: Final = text(
 CHANGES: Final = text(
     """
     SELECT now() AS now, coalesce((SELECT string_agg(name || ' ' || version, ',' ORDER BY name)
-        FROM knowledge_sources), '') AS knowledge, op_id, log_id
+        FROM knowledge_sources), '') AS knowledge, (
+            SELECT concat_ws(' ', count(*), sum(version), sum(hashtext(cast(op_id AS text))))
+            FROM corrections) || ' ' || (
+            SELECT count(*) FROM corrections JOIN settled_turns USING (correction_id)
+                JOIN voice_logs ON id = settled_turns.log_id
+            WHERE wordings = '[]'::jsonb) AS corrections,
+        op_id, log_id
     FROM (VALUES (1)) AS once (one) LEFT JOIN voice_ratings
         ON received_at > cast(:since AS timestamptz) - cast(:overlap AS interval)
         AND op_id NOT BETWEEN :first AND :last
     """
 )
-"""What others wrote since: one row at least, for the clock and the knowledge's versions."""
+"""What others wrote since: one row at least, for the clock and for the versions of knowledge and of
+corrections. Those of the latter that have no wording but that of their turn are others once the
+turn is there."""
 
 FINDINGS: Final = text(
     "SELECT (SELECT count(*) FROM voice_conflicts) AS conflicts,"

@@ -20,7 +20,6 @@ from audiobot.storage.operations import (
     Committed,
     Operation,
     RateConversation,
-    ReplaceKnowledge,
 )
 
 _MOST: Final = 200_000
@@ -119,7 +118,7 @@ class Tally:
 
     def wrote(self, operation: Operation, effect: Effect | None, *, journaled: bool) -> None:
         """A fresh operation was acknowledged."""
-        if isinstance(operation, ReplaceKnowledge):
+        if not isinstance(operation, AddConversation | RateConversation):
             return
         dialogue = self._dialogues.get(_about(operation))
         repeated = isinstance(operation, AddConversation) and dialogue is not None
@@ -171,7 +170,7 @@ class Tally:
         """These are in PostgreSQL now."""
         for operation in operations:
             self.doubtful.pop(operation.op_id, None)
-            if isinstance(operation, ReplaceKnowledge):
+            if not isinstance(operation, AddConversation | RateConversation):
                 continue
             dialogue = self._dialogues.get(_about(operation))
             if dialogue is None or operation.op_id not in dialogue.pending:
@@ -192,6 +191,8 @@ class Tally:
         self.snapshot, self.stale = snapshot, False
         for op_id in present:
             operation = self.doubtful[op_id]
+            if not isinstance(operation, AddConversation | RateConversation):
+                continue
             dialogue = self._dialogues.get(_about(operation))
             if dialogue is not None:
                 self._recount(dialogue, -1)
@@ -211,8 +212,7 @@ class Tally:
         return _sum(self.snapshot, self._since, complete=complete)
 
 
-def _about(operation: Operation) -> UUID:
-    assert not isinstance(operation, ReplaceKnowledge)
+def _about(operation: AddConversation | RateConversation) -> UUID:
     if isinstance(operation, AddConversation):
         return operation.conversation.log_id
     return operation.log_id

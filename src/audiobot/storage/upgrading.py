@@ -38,7 +38,8 @@ _MISSING: Final = """
     WHERE relnamespace = current_schema()::regnamespace AND relkind = 'r'
     AND (relname LIKE 'voice_%' OR relname IN
         ('idempotency_keys', 'knowledge_sources', 'replay_cursors', 'id_keys',
-         'storage_heartbeat'))
+         'storage_heartbeat', 'taught_operations', 'corrections', 'settled_turns',
+         'dismissals', 'model_metrics'))
     AND NOT has_table_privilege(pg_class.oid, wanted) ORDER BY 1
 """
 """Rights that live writes need and the role has not."""
