@@ -173,7 +173,8 @@ class Store(Protocol):
         """The corrections in force, with ``withdrawn`` the others too; oldest version first.
 
         Where two have a wording in common the later one counts. One whose questions are not in
-        reach yet is left out.
+        reach yet is left out. Raises ``StorageUnavailable`` when the reading broke off, as do
+        the calls for the inbox, for suggestions and for answers.
         """
         ...
 

@@ -440,6 +440,146 @@ class StoreContract:
         (found,) = await store.get_corrections()
         assert (found.answer, found.wordings, found.language) == ("a", ("how much?",), "en")
 
+    # -- what waits for an operator --------------------------------------------------------------
+
+    async def handed_over(self, store: Store, question: str) -> Conversation:
+        reply = Reply(text="r", outcome="handed_over", model_used="handover")
+        return await store.add_conversation(None, question, "r", "s", reply=reply)
+
+    async def waiting(self, store: Store, most: int = 100) -> list[str]:
+        return [turn.user_message for turn in await store.get_inbox(most)]
+
+    async def test_turns_handed_over_or_rated_low_wait_newest_first(self, store: Store):
+        await self.handed_over(store, "handed over")
+        asked = Reply(text="r", outcome="asked")
+        await store.add_conversation(None, "asked back", "r", "s", reply=asked)
+        for rating in (1, 2, 3, 5):
+            kept = await store.add_conversation(None, f"rated {rating}", "r", "s")
+            await store.update_rating(kept.log_id, rating)
+        praised = await self.handed_over(store, "handed over, and thanked for")
+        await store.update_rating(praised.log_id, 5)
+        await store.add_conversation(None, "unrated", "r", "s")
+        expected = ["handed over, and thanked for", "rated 2", "rated 1", "handed over"]
+        assert await self.waiting(store) == expected
+        assert await self.waiting(store, 2) == expected[:2]
+        assert len(await store.get_handed_over(9)) == 2
+
+    async def test_a_turn_that_is_rated_well_after_all_waits_no_more(self, store: Store):
+        kept = await store.add_conversation(None, "q", "r", "s")
+        await store.update_rating(kept.log_id, 1)
+        (waiting,) = await store.get_inbox(10)
+        assert (waiting.log_id, waiting.rating) == (kept.log_id, 1)
+        await store.update_rating(kept.log_id, 4)
+        assert await self.waiting(store) == []
+
+    async def test_a_turn_waits_until_a_correction_settles_it_and_again_when_it_does_no_more(
+        self, store: Store
+    ):
+        one, two = [await self.handed_over(store, f"q{i}") for i in (1, 2)]
+        both = [one.log_id, two.log_id]
+        kept = (await store.correct("a", ["q"], "ru", log_ids=both)).correction
+        assert await self.waiting(store) == []
+        await store.withdraw(kept.correction_id)
+        assert await self.waiting(store) == ["q2", "q1"]
+        await store.withdraw(kept.correction_id, withdrawn=False)
+        assert await self.waiting(store) == []
+        other = (await store.correct("b", ["q"], "ru", log_ids=[two.log_id])).correction
+        await store.correct(
+            "a", ["q"], "ru", log_ids=[one.log_id], correction_id=kept.correction_id
+        )
+        assert await self.waiting(store) == []  # the other one settles it still
+        await store.withdraw(other.correction_id)
+        assert await self.waiting(store) == ["q2"]
+
+    async def test_what_is_dismissed_waits_no_more_until_it_is_taken_back(self, store: Store):
+        turns = [await self.handed_over(store, f"q{i}") for i in range(3)]
+        ids = [turn.log_id for turn in turns]
+        assert await store.dismiss(ids[:2]) == 2
+        assert await self.waiting(store) == ["q2"]
+        assert await store.dismiss(ids[1:], False) == 2
+        assert await self.waiting(store) == ["q2", "q1"]
+        assert await store.dismiss([]) == 0
+        assert await store.dismiss([ids[0], ids[0]]) == 1
+        with pytest.raises(InvalidValue):
+            await store.dismiss([uuid.uuid4() for _ in range(1_001)])
+
+    async def test_g07_dismissed_and_taken_back_at_once_the_later_counts(self, store: Store):
+        turn = await self.handed_over(store, "q")
+        for dismissed in (True, False, True):
+            await asyncio.gather(
+                store.dismiss([turn.log_id], not dismissed),
+                store.dismiss([turn.log_id], dismissed),
+            )
+            assert await self.waiting(store) == ([] if dismissed else ["q"])
+
+    async def test_a_group_answered_and_dismissed_at_once_is_settled(self, store: Store):
+        turn = await self.handed_over(store, "q")
+        await asyncio.gather(
+            store.dismiss([turn.log_id]),
+            store.correct("a", ["q"], "ru", log_ids=[turn.log_id]),
+        )
+        assert await self.waiting(store) == []
+        assert [c.answer for c in await store.get_corrections()] == ["a"]
+
+    async def suggestions(self, store: Store) -> list[tuple[str, bool]]:
+        return [(s.text, s.quarantined) for s in await store.get_suggestions(10)]
+
+    async def test_a_customers_better_answer_waits_for_an_operator(self, store: Store):
+        turns = [await store.add_conversation(None, f"q{i}", "told", "s") for i in range(5)]
+        given = ["plain words", "see https://evil.example", " \n", "told", "an operator's"]
+        for turn, text in zip(turns, given, strict=True):
+            await store.update_rating(
+                turn.log_id, 3, corrected_response=text, rater="r",
+                by_operator=text == "an operator's",
+            )  # fmt: skip
+        assert await self.suggestions(store) == [(given[1], True), (given[0], False)]
+        first = (await store.get_suggestions(10))[1]
+        assert first.conversation.log_id == turns[0].log_id
+        assert first.conversation.user_message == "q0"
+        assert [s.text for s in await store.get_suggestions(1)] == [given[1]]
+        assert await store.get_corrections() == []
+        assert await self.waiting(store) == []
+
+    async def test_a_suggestion_is_gone_when_it_is_rejected_or_its_turn_is_corrected(
+        self, store: Store
+    ):
+        turns = [await store.add_conversation(None, f"q{i}", "told", "s") for i in range(2)]
+        for turn in turns:
+            await store.update_rating(turn.log_id, 1, corrected_response="better")
+        later, earlier = await store.get_suggestions(10)
+        await store.dismiss([later.op_id])
+        assert [s.op_id for s in await store.get_suggestions(10)] == [earlier.op_id]
+        assert await self.waiting(store) == ["q1", "q0"]  # it is the words that were rejected
+        kept = await store.correct("better", ["q0"], "ru", log_ids=[turns[0].log_id])
+        assert await store.get_suggestions(10) == []
+        # What comes after the correction waits again.
+        await store.update_rating(turns[0].log_id, 2, corrected_response="even better")
+        assert await self.suggestions(store) == [("even better", False)]
+        await store.withdraw(kept.correction.correction_id)
+        assert len(await store.get_suggestions(10)) == 2
+        await store.dismiss([later.op_id], False)
+        assert len(await store.get_suggestions(10)) == 3
+
+    async def test_who_asked_hears_what_an_operator_answered_since(self, store: Store):
+        mine = [await store.add_conversation(None, f"q{i}", "r", "mine") for i in range(3)]
+        other = await store.add_conversation(None, "q", "r", "other")
+        assert await store.get_answers("mine", 20) == []
+        ids = [mine[0].log_id, mine[2].log_id, other.log_id]
+        kept = (await store.correct("a", ["q"], "ru", log_ids=ids)).correction
+        found = await store.get_answers("mine", 20)
+        assert [(a.log_id, a.question, a.answer) for a in found] == [
+            (mine[2].log_id, "q2", "a"), (mine[0].log_id, "q0", "a"),
+        ]  # fmt: skip
+        assert (found[0].asked_at, found[0].answered_at) == (mine[2].created_at, kept.corrected_at)
+        assert len(await store.get_answers("mine", 1)) == 1
+        assert await store.get_answers("nobody's", 20) == []
+        later = (await store.correct("b", ["q"], "ru", log_ids=[mine[0].log_id])).correction
+        assert [a.answer for a in await store.get_answers("mine", 20)] == ["a", "b"]
+        await store.withdraw(kept.correction_id)
+        assert [a.answer for a in await store.get_answers("mine", 20)] == ["b"]
+        await store.withdraw(later.correction_id)
+        assert await store.get_answers("mine", 20) == []
+
     async def test_status_says_where_dialogues_lie(self, store: Store):
         status = store.status()
         assert status.accepting

@@ -9,6 +9,7 @@ from __future__ import annotations
 import asyncio
 import shutil
 import tempfile
+import uuid
 from pathlib import Path
 
 import hypothesis.strategies as st
@@ -23,11 +24,14 @@ from hypothesis.stateful import (
 )
 
 from audiobot.domain import Idempotency, KnowledgeItem
-from audiobot.errors import IdempotencyMismatch
+from audiobot.errors import IdempotencyMismatch, UnknownCorrection
+from audiobot.ports import Reply
 from audiobot.storage.adapter import StorageAdapter
 from audiobot.storage.directory import DataDirectory, DialogueIds
 
 IDS = DialogueIds([b"0" * 32])
+NAMES = [uuid.UUID(int=1), uuid.UUID(int=2)]
+"""Of the corrections."""
 ratings = st.integers(1, 5)
 texts = st.text(
     st.characters(exclude_categories=["Cs"], exclude_characters="\x00"), min_size=1, max_size=40
@@ -50,6 +54,9 @@ class StoreAndModel(RuleBasedStateMachine):
         self.rated: dict = {}
         self.keys: dict[bytes, object] = {}
         self.knowledge: dict[str, list[str]] = {}
+        self.handed: set = set()
+        self.corrections: dict[uuid.UUID, tuple[str, frozenset, bool]] = {}
+        self.dismissed: set = set()
         self._open(self.root / "0")
 
     def _open(self, path: Path) -> None:
@@ -71,6 +78,78 @@ class StoreAndModel(RuleBasedStateMachine):
         kept = self.runner.run(self.store.add_conversation(None, text, text[::-1], "s"))
         self.told[kept.log_id] = (text, text[::-1])
         return kept.log_id
+
+    @rule(target=dialogues, text=texts)
+    def hand_over(self, text: str):
+        reply = Reply(text=text[::-1], outcome="handed_over", model_used="handover")
+        call = self.store.add_conversation(None, text, reply.text, "s", reply=reply)
+        kept = self.runner.run(call)
+        self.told[kept.log_id] = (text, reply.text)
+        self.handed.add(kept.log_id)
+        return kept.log_id
+
+    @rule(
+        name=st.sampled_from(NAMES),
+        text=texts,
+        log_ids=st.lists(dialogues, max_size=3, unique=True),
+        withdrawn=st.booleans(),
+        seen=st.booleans(),
+    )
+    def correct(self, name, text: str, log_ids, withdrawn: bool, seen: bool) -> None:
+        known = self.runner.run(self.store.get_corrections(withdrawn=True))
+        versions = {c.correction_id: c.version for c in known}
+        call = self.store.correct(
+            text,
+            [text],
+            "ru",
+            log_ids=log_ids,
+            correction_id=name,
+            withdrawn=withdrawn,
+            seen_version=versions.get(name) if seen else None,
+        )
+        outcome = self.runner.run(call)
+        before, now = self.corrections.get(name), (text, frozenset(log_ids), withdrawn)
+        unseen = before is not None and not seen and not before[2] and before != now
+        told = outcome.replaced
+        assert (told is not None) == unseen
+        assert told is None or (told.answer, frozenset(told.log_ids)) == before[:2]
+        self.corrections[name] = now
+
+    @rule(name=st.sampled_from(NAMES), withdrawn=st.booleans())
+    def withdraw(self, name, withdrawn: bool) -> None:
+        call = self.store.withdraw(name, withdrawn=withdrawn)
+        if name not in self.corrections:
+            try:
+                self.runner.run(call)
+            except UnknownCorrection:
+                return
+            raise AssertionError("nobody made that correction")
+        self.runner.run(call)
+        self.corrections[name] = (*self.corrections[name][:2], withdrawn)
+
+    @rule(log_ids=st.lists(dialogues, max_size=3, unique=True), dismissed=st.booleans())
+    def dismiss(self, log_ids, dismissed: bool) -> None:
+        self.runner.run(self.store.dismiss(log_ids, dismissed))
+        self.dismissed = self.dismissed - set(log_ids) | (set(log_ids) if dismissed else set())
+
+    @rule()
+    def list_corrections(self) -> None:
+        kept = self.runner.run(self.store.get_corrections(withdrawn=True))
+        assert {
+            c.correction_id: (c.answer, frozenset(c.log_ids), c.withdrawn) for c in kept
+        } == self.corrections
+
+    @rule(most=st.sampled_from([2, 1_000]))
+    def list_inbox(self, most: int) -> None:
+        settled = {i for _, ids, withdrawn in self.corrections.values() for i in ids
+                   if not withdrawn}  # fmt: skip
+        low = {i for i in self.told if self.rated.get(i, 5) <= 2}
+        expected = (self.handed | low) - settled - self.dismissed
+        found = self.runner.run(self.store.get_inbox(most))
+        assert [c.created_at for c in found] == sorted((c.created_at for c in found), reverse=True)
+        ids = {c.log_id for c in found}
+        assert len(ids) == len(found) == min(most, len(expected))
+        assert ids <= expected
 
     @rule(log_id=dialogues, text=texts)
     def add_under_an_id_that_is_taken(self, log_id, text: str) -> None:

@@ -153,4 +153,6 @@ class TestLocalStoreReopened(TestLocalStore):
     test_g07_versions_of_concurrent_ratings_never_tie = None
     test_g06_twenty_at_once_under_one_key_make_one_dialogue = None
     test_g07_of_corrections_at_once_the_highest_version_counts_and_each_is_told = None
+    test_g07_dismissed_and_taken_back_at_once_the_later_counts = None
+    test_a_group_answered_and_dismissed_at_once_is_settled = None
     test_rated_dialogues_come_oldest_first_from_the_rating_asked_for = None

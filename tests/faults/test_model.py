@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import uuid
 from collections.abc import Iterator
 
 import hypothesis.strategies as st
@@ -80,6 +81,27 @@ class StoreThroughFaults(RuleBasedStateMachine):
     @rule(name=st.sampled_from(["a.csv", "b.md"]), titles=st.lists(texts, max_size=2, unique=True))
     def replace_knowledge(self, name: str, titles: list[str]) -> None:
         self.world.replace_knowledge(name, titles)
+
+    @rule(
+        name=st.sampled_from([uuid.UUID(int=1), uuid.UUID(int=2)]),
+        text=texts,
+        log_ids=st.lists(dialogues, max_size=2, unique=True),
+        withdrawn=st.booleans(),
+    )
+    def correct(self, name, text: str, log_ids, withdrawn: bool) -> None:
+        self.world.correct(name, text, log_ids, withdrawn)
+
+    @rule(log_ids=st.lists(dialogues, max_size=2, unique=True), dismissed=st.booleans())
+    def dismiss(self, log_ids, dismissed: bool) -> None:
+        self.world.dismiss(log_ids, dismissed)
+
+    @rule()
+    def read_corrections(self) -> None:
+        self.world.read_corrections()
+
+    @rule()
+    def read_inbox(self) -> None:
+        self.world.read_inbox()
 
     @rule(log_id=dialogues)
     def read(self, log_id) -> None:

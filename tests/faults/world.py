@@ -64,6 +64,8 @@ class World:
         self.orphans: list[uuid.UUID] = []
         self.keys: dict[bytes, uuid.UUID] = {}
         self.knowledge: dict[str, list[str]] = {}
+        self.corrections: dict[uuid.UUID, tuple[str, tuple[uuid.UUID, ...], bool]] = {}
+        self.dismissed: set[uuid.UUID] = set()
         self.here: set[object] = set()  # what this process itself wrote, and must read
         self.out_of_reach: set[uuid.UUID] = set()  # rated where nobody knew the rating before
         self.unsure: object = None  # the snapshot since which not all that was told is known
@@ -252,6 +254,19 @@ class World:
         self.knowledge[name] = titles
         self.here.add(name)
 
+    def correct(self, name: uuid.UUID, text: str, log_ids: list, withdrawn: bool) -> None:
+        call = self.store.correct(
+            text, [text], "ru", log_ids=log_ids, correction_id=name, withdrawn=withdrawn
+        )
+        self._call(call)
+        self.corrections[name] = text, tuple(log_ids), withdrawn
+        self.here.add(name)
+
+    def dismiss(self, log_ids: list[uuid.UUID], dismissed: bool) -> None:
+        self._call(self.store.dismiss(log_ids, dismissed))
+        self.dismissed -= set(log_ids)
+        self.dismissed |= set(log_ids) if dismissed else set()
+
     def burst(self, adds: int, ratings: list[tuple[uuid.UUID, int]], steps: int, end: str) -> None:
         """Many calls at once; after ``steps`` turns of the loop they are left, cut off, killed."""
 
@@ -282,6 +297,8 @@ class World:
     def read(self, log_id: uuid.UUID) -> None:
         whole = self.store.status().complete
         found = self._call(self.store.get_conversation(log_id))
+        if found is None:  # the first read over a connection that was cut finds that out
+            found = self._call(self.store.get_conversation(log_id))
         whole = whole and self.store.status().complete
         if found is None:
             assert not whole
@@ -331,6 +348,35 @@ class World:
             if whole or name in self.here:
                 assert found.get(name, []) == titles, self.store.status()
 
+    def read_corrections(self) -> None:
+        whole = self.store.status().complete
+        try:
+            kept = self._call(self.store.get_corrections(withdrawn=True))
+        except StorageUnavailable:
+            return
+        whole = whole and self.store.status().complete
+        found = {c.correction_id: (c.answer, c.log_ids, c.withdrawn) for c in kept}
+        assert len(found) == len(kept)
+        for name, expected in self.corrections.items():
+            if whole or name in self.here:
+                assert found.get(name) == expected, self.store.status()
+
+    def read_inbox(self) -> None:
+        whole = self.store.status().complete
+        try:
+            found = {c.log_id for c in self._call(self.store.get_inbox(1_000))}
+        except StorageUnavailable:
+            return
+        whole = whole and self.store.status().complete
+        if whole and not self.unknown and not self.out_of_reach:
+            assert found == self._waiting(), self.store.status()
+
+    def _waiting(self) -> set[uuid.UUID]:
+        """What must be in the inbox, where nothing is in doubt."""
+        low = {i for i in self.told if max_of(self.may_be[i]) in (1, 2)}
+        in_force = [ids for _, ids, withdrawn in self.corrections.values() if not withdrawn]
+        return low - self.dismissed - {i for ids in in_force for i in ids}
+
     # -- the end ---------------------------------------------------------------------------
 
     def verify(self) -> None:
@@ -374,6 +420,22 @@ class World:
         titles = {name: [item["title"] for item in _items(items)] for name, items in kept.items()}
         for name, expected in self.knowledge.items():
             assert titles.get(name, []) == expected
+        taught = self._sql("SELECT correction_id, answer, log_ids, withdrawn FROM corrections")
+        assert {
+            name: (answer, tuple(uuid.UUID(i) for i in _items(ids)), withdrawn)
+            for name, answer, ids, withdrawn in taught
+        } == self.corrections
+        settled = self._sql("SELECT log_id, correction_id FROM settled_turns")
+        assert set(settled) == {
+            (i, name)
+            for name, (_, ids, withdrawn) in self.corrections.items()
+            if not withdrawn
+            for i in ids
+        }
+        dismissed = self._sql("SELECT subject FROM dismissals WHERE dismissed")
+        assert {i for (i,) in dismissed} == self.dismissed
+        self.read_corrections()
+        self.read_inbox()
         for log_id in self.told:
             self.read(log_id)
         assert self._sql("SELECT count(*) FROM voice_conflicts") == [(0,)]

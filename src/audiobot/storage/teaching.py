@@ -14,7 +14,7 @@ from uuid import UUID
 import msgspec
 
 from audiobot.domain import Conversation, Correction, OperatorAnswer, Suggestion
-from audiobot.errors import UnknownDialogue
+from audiobot.errors import StorageUnavailable, UnknownDialogue
 from audiobot.quarantine import is_quarantined
 from audiobot.storage.index_teaching import Verdict
 from audiobot.storage.local import LocalStore
@@ -72,8 +72,11 @@ class Teaching:
         return sorted(worded, key=lambda c: (c.version, c.correction_id))
 
     async def known(self, correction_id: UUID) -> Correction | None:
-        """A correction as it is now."""
-        every, _ = await self._every()
+        """A correction as it is now, as far as is known."""
+        try:
+            every, _ = await self._every()
+        except StorageUnavailable:
+            every = newest([*self.remembered.values(), *await self._local.corrections()])
         return every.get(correction_id)
 
     async def _every(self) -> tuple[dict[UUID, Correction], dict[UUID, Correction]]:
@@ -115,9 +118,7 @@ class Teaching:
         if not self._homes.hybrid:
             return await self._local.inbox(most)
         if self._whole_in_home:
-            found = await self._in_home(lambda home: home.inbox(most, Ahead()))
-            if self._whole_in_home:
-                return found
+            return await self._in_home(lambda home: home.inbox(most, Ahead()))
         here = await self._local.inbox(most)
         here += await self._rated_low_elsewhere(most)
         ahead, settled = await self._ahead()
@@ -148,7 +149,7 @@ class Teaching:
     async def suggestions(self, most: int) -> list[Suggestion]:
         """Customers' better answers that wait, newest first."""
         found = []
-        for suggested in await self._suggested(most):
+        for suggested in await self._suggested(2 * most):  # some say what was told already
             turn = await self._turn(suggested.log_id)
             text = suggested.corrected_response
             if turn is None or text is None or text.strip() == turn.ai_response.strip():
@@ -162,15 +163,13 @@ class Teaching:
                     quarantined=is_quarantined(text),
                 )
             )
-        return found
+        return found[:most]
 
     async def _suggested(self, most: int) -> list[RateConversation]:
         if not self._homes.hybrid:
             return await self._local.suggestions(most)
         if self._whole_in_home:
-            rated = await self._in_home(lambda home: home.suggestions(most, Ahead()))
-            if self._whole_in_home:
-                return rated
+            return await self._in_home(lambda home: home.suggestions(most, Ahead()))
         here = await self._local.suggestions(most)
         ahead, settled = await self._ahead()
         dismissed = await self._dismissed([o.op_id for o in here], ahead)
@@ -187,8 +186,7 @@ class Teaching:
         """What operators answered to a session's questions, newest question first."""
         if self._whole_in_home:
             told = await self._in_home(lambda home: home.answers(session_id, SESSION_TURNS))
-            if self._whole_in_home:
-                return told[:most]
+            return told[:most]
         turns = await self._local.of_session(session_id, SESSION_TURNS)
         turns += await self._in_home(lambda home: home.of_session(session_id, SESSION_TURNS))
         every, _ = await self._every()
@@ -213,7 +211,11 @@ class Teaching:
     # -- laying the journal over PostgreSQL --------------------------------------------------
 
     async def _in_home(self, read: Callable[[PostgresStore], Awaitable[list[_T]]]) -> list[_T]:
-        """What PostgreSQL has, nothing while it is away."""
+        """What PostgreSQL has, nothing while it is away.
+
+        One that fails in the middle is not away yet: a list that lacks its part must not look
+        whole.
+        """
         home = self._homes.home()
         if home is None:
             return []
@@ -221,7 +223,7 @@ class Teaching:
             return await read(home)
         except DatabaseTrouble as trouble:
             self._homes.met(trouble)
-            return []
+            raise StorageUnavailable("database_away", retry_after=5) from trouble
 
     async def _rated_low_elsewhere(self, most: int) -> list[Conversation]:
         """Turns that got a low rating in an outage, and lie in PostgreSQL or in memory."""
