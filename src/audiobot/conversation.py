@@ -11,25 +11,35 @@ import re
 import secrets
 import time
 from collections import OrderedDict
+from collections.abc import Sequence
 from typing import Final
-from uuid import UUID
+from uuid import NAMESPACE_URL, UUID, uuid5
 
 import msgspec
 
 from audiobot.domain import (
+    MAX_CORRECTION,
     MAX_MESSAGE,
     MAX_SESSION_ID,
     Conversation,
+    CorrectionOutcome,
     Idempotency,
     Language,
     RatingOutcome,
     check_text,
+    spoken_language,
 )
-from audiobot.errors import IdempotencyMismatch, Unavailable, UnknownDialogue
+from audiobot.errors import IdempotencyMismatch, InvalidValue, Unavailable, UnknownDialogue
 from audiobot.ports import NO_METER, Answerer, Meter, Similar, Store
 
 _SESSIONS: Final = 10_000
 _ENOUGH_WORDS: Final = 3
+_TAKEN_UP_SECONDS: Final = 0.8
+"""How long an operator's call waits until its correction counts here; it counts soon after else."""
+_AGAIN_SECONDS: Final = 0.25
+_ATTEMPTS: Final = 40
+_CORRECTIONS: Final = uuid5(NAMESPACE_URL, "https://vasdom.example/audiobot/corrections")
+"""Namespace of the UUIDv5 (RFC 9562) of a correction that its operator did not name."""
 
 
 def idempotency_of(key: str | None, call: str, *parts: object) -> Idempotency | None:
@@ -43,6 +53,14 @@ def idempotency_of(key: str | None, call: str, *parts: object) -> Idempotency | 
     )
 
 
+def _check_language(answer: str, language: Language) -> None:
+    """Raise ``InvalidValue`` for an answer that has words enough, and none in ``language``."""
+    words = re.findall(r"[^\W\d_]+", answer)
+    ours = [word for word in words if spoken_language(word) == language]
+    if len(words) >= _ENOUGH_WORDS and not ours:
+        raise InvalidValue("correction_language", field="answer")
+
+
 class ConversationService:
     """Turns and ratings over a store and an answerer."""
 
@@ -53,6 +71,8 @@ class ConversationService:
         self._languages: OrderedDict[str, Language] = OrderedDict()
         self._rated: dict[UUID, None] = {}
         self._learning: asyncio.Task[None] | None = None
+        self._taught = False
+        self._taking_up: asyncio.Task[None] | None = None
 
     async def process(
         self,
@@ -87,10 +107,7 @@ class ConversationService:
     def _language(self, session: str, message: str, preferred: Language) -> Language:
         """The session's language: set by the first message, changed by three words at least."""
         words = re.findall(r"[^\W\d_]+", message)
-        cyrillic = sum(bool(re.search("[а-яёА-ЯЁ]", word)) for word in words)
-        spoken: Language | None = None
-        if words:
-            spoken = "ru" if 2 * cyrillic >= len(words) else "en"
+        spoken = spoken_language(message)
         pinned = self._languages.get(session)
         if spoken is None or (pinned is not None and len(words) < _ENOUGH_WORDS):
             spoken = pinned or preferred
@@ -121,7 +138,14 @@ class ConversationService:
         by_operator: bool = False,
         idempotency_key: str | None = None,
     ) -> RatingOutcome:
-        """Keep a rating; it counts for the next question on."""
+        """Keep a rating; it counts for the next question on.
+
+        What an operator would have answered is a correction of that question at once, kept
+        before the rating: whoever never heard of a rating repeats it, and the correction with
+        it. While the dialogue is out of reach it is kept with the dialogue's id in place of the
+        question, and counts as soon as the store finds the dialogue. From anyone else it stays
+        a suggestion beside the rating.
+        """
         idempotency = idempotency_of(
             idempotency_key, "feedback", str(log_id), rating, feedback_text, corrected_response
         )
@@ -131,6 +155,8 @@ class ConversationService:
                 return earlier
             if earlier is not None:
                 raise IdempotencyMismatch("idempotency_mismatch")
+        if by_operator and corrected_response is not None:
+            await self._correct_turn(log_id, corrected_response)
         outcome = await self._store.update_rating(
             log_id,
             rating,
@@ -144,6 +170,93 @@ class ConversationService:
         if self._learning is None or self._learning.done():
             self._learning = asyncio.create_task(self._learn(), name="learn")
         return outcome
+
+    # -- teaching --------------------------------------------------------------------------
+
+    async def _correct_turn(self, log_id: UUID, answer: str) -> None:
+        """An operator's answer to one turn, in place of an earlier one to the same turn."""
+        check_text("corrected_response", answer, MAX_CORRECTION, blank=False)
+        turn = await self._store.get_conversation(log_id)
+        wordings = [turn.user_message] if turn is not None else []
+        language = turn.language if turn is not None else spoken_language(answer) or "ru"
+        if turn is not None:
+            if answer.strip() == turn.ai_response.strip():
+                raise InvalidValue("correction_same", field="corrected_response")
+            _check_language(answer, turn.language)
+        await self._store.correct(
+            answer,
+            wordings,
+            language,
+            log_ids=[log_id],
+            correction_id=uuid5(_CORRECTIONS, f"turn {log_id}"),
+        )
+        await self._take_up()
+
+    async def correct(
+        self,
+        answer: str,
+        wordings: Sequence[str],
+        *,
+        language: Language | None = None,
+        log_ids: Sequence[UUID] = (),
+        correction_id: UUID | None = None,
+        seen_version: int | None = None,
+    ) -> CorrectionOutcome:
+        """Keep an operator's answer to a group of questions; the next question meets it.
+
+        Two operators who answer the same group, or the same question, without knowing of each
+        other write under one id: the later answer counts, and its author is told of the earlier
+        one. The language is the questions'.
+        """
+        asked = next((found for w in wordings if (found := spoken_language(w))), None)
+        if language is None:
+            language = asked or spoken_language(answer) or "ru"
+            _check_language(answer, language)
+        if correction_id is None and (log_ids or wordings):
+            first = str(log_ids[0]) if log_ids else " ".join(wordings[0].casefold().split())
+            correction_id = uuid5(_CORRECTIONS, f"group {first}")
+        outcome = await self._store.correct(
+            answer,
+            wordings,
+            language,
+            log_ids=log_ids,
+            correction_id=correction_id,
+            seen_version=seen_version,
+        )
+        await self._take_up()
+        return outcome
+
+    async def withdraw(self, correction_id: UUID, *, withdrawn: bool) -> CorrectionOutcome:
+        """Let a correction count no more, or again, from the next question on."""
+        outcome = await self._store.withdraw(correction_id, withdrawn=withdrawn)
+        await self._take_up()
+        return outcome
+
+    async def _take_up(self) -> None:
+        """Let the corrections count; wait for it, but not for long."""
+        self._taught = True
+        if self._taking_up is None or self._taking_up.done():
+            self._taking_up = asyncio.create_task(self._refresh(), name="take up")
+        await asyncio.wait([self._taking_up], timeout=_TAKEN_UP_SECONDS)
+
+    async def _refresh(self) -> None:
+        """What comes in meanwhile is taken up together; what could not be read is read again."""
+        attempts = 0
+        while self._taught and attempts < _ATTEMPTS:
+            self._taught = False
+            try:
+                await self._answerer.refresh()
+                attempts = 0
+            except Unavailable:  # PostgreSQL broke off: from the journal it can be read in a moment
+                self._taught = True
+                attempts += 1
+                await asyncio.sleep(_AGAIN_SECONDS)
+            except Exception as error:  # noqa: BLE001  # whatever it is, the next ones are taken up
+                asyncio.get_running_loop().call_exception_handler(
+                    {"message": "taking up a correction failed", "exception": error}
+                )
+
+    # -- learning from ratings ---------------------------------------------------------------
 
     async def _learn(self) -> None:
         """Let the ratings count; what comes in meanwhile is learned together."""
@@ -165,6 +278,7 @@ class ConversationService:
         return conversation, await self._answerer.similar(conversation, limit)
 
     async def settle(self) -> None:
-        """Wait until every rating given so far counts."""
-        if self._learning is not None:
-            await asyncio.wait([self._learning])
+        """Wait until every rating and correction given so far counts."""
+        waiting = [task for task in (self._learning, self._taking_up) if task is not None]
+        if waiting:
+            await asyncio.wait(waiting)

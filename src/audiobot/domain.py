@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import hashlib
 import math
+import re
 import struct
 from datetime import UTC, datetime
 from typing import Literal
@@ -260,6 +261,15 @@ class StorageStatus(msgspec.Struct, frozen=True, kw_only=True):
     held: int = 0
     """Dialogues in memory; ``evicted`` so many have left it since the start."""
     evicted: int = 0
+
+
+def spoken_language(text: str) -> Language | None:
+    """Russian or English by the letters of most words; None without a word."""
+    words = re.findall(r"[^\W\d_]+", text)
+    cyrillic = sum(bool(re.search("[а-яёА-ЯЁ]", word)) for word in words)
+    if not words:
+        return None
+    return "ru" if 2 * cyrillic >= len(words) else "en"
 
 
 def check_text(name: str, value: str, limit: int, *, blank: bool = True) -> str:
