@@ -25,6 +25,14 @@ WITH_INPUT = [
     ("GET", "/api/learning/similar/{log_id}"),
     ("GET", "/api/learning/questions"),
     ("POST", "/api/knowledge/{name}"),
+    ("GET", "/api/learning/inbox"),
+    ("POST", "/api/learning/inbox/dismiss"),
+    ("GET", "/api/learning/corrections"),
+    ("POST", "/api/learning/corrections"),
+    ("DELETE", "/api/learning/corrections/{correction_id}"),
+    ("POST", "/api/learning/corrections/{correction_id}/restore"),
+    ("GET", "/api/learning/suggestions"),
+    ("GET", "/api/voice/answers"),
 ]
 WITHOUT = [
     ("GET", "/api/learning/stats"),

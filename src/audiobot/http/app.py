@@ -18,7 +18,7 @@ from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from audiobot import __version__
 from audiobot.errors import AudioBotError
-from audiobot.http import learning, operations, voice, wire
+from audiobot.http import learning, operations, teaching, voice, wire
 from audiobot.http.services import Services
 from audiobot.telemetry import Metrics, Traces, bind_request, get_logger
 
@@ -113,6 +113,7 @@ def create_app(services: Services) -> FastAPI:
     for router in (
         voice.make_router(services),
         learning.make_router(services),
+        teaching.make_router(services),
         operations.make_router(services),
     ):
         # Their routes themselves: a router inside a router is matched twice for every request.
@@ -123,7 +124,7 @@ def create_app(services: Services) -> FastAPI:
         app.add_middleware(
             CORSMiddleware,
             allow_origins=list(services.cors_origins),
-            allow_methods=["GET", "POST"],
+            allow_methods=["GET", "POST", "DELETE"],
             allow_headers=["Content-Type", "Authorization", "Idempotency-Key", "Accept-Language"],
             expose_headers=["Retry-After", "X-Request-Id"],
         )

@@ -14,7 +14,10 @@ from audiobot.domain import (
     MAX_FEEDBACK,
     MAX_MESSAGE,
     MAX_SESSION_ID,
+    MAX_TURNS,
+    MAX_WORDINGS,
     Durability,
+    Language,
     Outcome,
     SourceKind,
 )
@@ -56,8 +59,38 @@ class FeedbackRequest(Request):
     rating: int = Field(ge=1, le=5)
     feedback_text: Text | None = Field(None, max_length=MAX_FEEDBACK)
     corrected_response: Text | None = Field(
-        None, max_length=MAX_CORRECTION, description="kept beside the rating, for the operator"
+        None,
+        max_length=MAX_CORRECTION,
+        description="an operator's answers this question from now on; anyone else's is kept"
+        " beside the rating, for the operator",
     )
+
+
+MAX_VERSION = 1 << 62
+Wording = Annotated[SpokenText, Field(min_length=1, max_length=MAX_MESSAGE, pattern=r"\S")]
+TurnId = Annotated[Text, Field(max_length=MAX_SESSION_ID)]
+
+
+class CorrectionRequest(Request):
+    """An operator's answer, with the questions that it answers."""
+
+    answer: SpokenText = Field(min_length=1, max_length=MAX_CORRECTION, pattern=r"\S")
+    wordings: list[Wording] = Field(min_length=1, max_length=MAX_WORDINGS)
+    log_ids: list[TurnId] = Field([], max_length=MAX_TURNS, description="the turns it settles")
+    correction_id: Text | None = Field(
+        None, max_length=MAX_SESSION_ID, description="of the correction that this one replaces"
+    )
+    seen_version: int | None = Field(
+        None, ge=0, le=MAX_VERSION, description="of what was there when the answer was written"
+    )
+    language: Language | None = Field(None, description="the questions' own when none is given")
+
+
+class DismissRequest(Request):
+    """Turns, by their log_id, or suggestions, by their op_id, that need no answer."""
+
+    log_ids: list[TurnId] = Field(min_length=1, max_length=MAX_TURNS)
+    dismissed: bool = Field(True, description="false takes it back")
 
 
 class Reply(BaseModel):
@@ -162,6 +195,97 @@ class QuestionsReply(Reply):
 
     questions: list[Question]
     complete: bool
+
+
+class CorrectionItem(Reply):
+    """An operator's answer as it is kept."""
+
+    correction_id: UUID
+    answer: str
+    wordings: list[str]
+    language: Language
+    log_ids: list[UUID]
+    corrected_at: datetime
+    version: int
+    withdrawn: bool
+
+
+class CorrectionReply(Reply):
+    """What became of a correction; ``replaced`` is what another operator had put there since."""
+
+    correction: CorrectionItem
+    replaced: CorrectionItem | None
+
+
+class CorrectionsReply(Reply):
+    """The corrections, oldest version first; ``complete`` is false when some may be away."""
+
+    corrections: list[CorrectionItem]
+    complete: bool
+
+
+class InboxTurn(Reply):
+    """A turn that waits for an operator: handed over, or rated 1-2."""
+
+    log_id: UUID
+    session_id: str
+    user_message: str
+    ai_response: str
+    outcome: Outcome
+    model_used: str
+    confidence: float | None
+    language: Language
+    rating: int | None
+    feedback_text: str | None
+    timestamp: datetime
+
+
+class InboxReply(Reply):
+    """What waits, newest first; ``complete`` is false when some is away."""
+
+    turns: list[InboxTurn]
+    complete: bool
+
+
+class DismissReply(Reply):
+    """How many turns or suggestions that were."""
+
+    dismissed: int
+
+
+class SuggestionItem(Reply):
+    """A customer's better answer; ``quarantined`` when it holds a link, a number or foul words."""
+
+    op_id: UUID
+    log_id: UUID
+    user_message: str
+    ai_response: str
+    text: str
+    rating: int | None
+    quarantined: bool
+    timestamp: datetime
+
+
+class SuggestionsReply(Reply):
+    """Suggestions that wait, newest first; ``complete`` is false when some are away."""
+
+    suggestions: list[SuggestionItem]
+    complete: bool
+
+
+class SessionAnswer(Reply):
+    """What an operator answered to one's own question after it was asked."""
+
+    question: str
+    answer: str
+    asked_at: datetime
+    answered_at: datetime
+
+
+class SessionAnswersReply(Reply):
+    """An operator's answers to a session's questions, newest question first."""
+
+    answers: list[SessionAnswer]
 
 
 class SimilarConversation(Reply):

@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-from typing import Any
+from typing import Annotated, Any, Final
 
-from fastapi import APIRouter
+from fastapi import APIRouter, Query
 from starlette.requests import Request
 from starlette.responses import Response
 
-from audiobot.domain import Conversation
+from audiobot.domain import MAX_SESSION_ID, Conversation
 from audiobot.http import wire
 from audiobot.http.access import language_of
 from audiobot.http.schemas import (
@@ -17,10 +17,14 @@ from audiobot.http.schemas import (
     FeedbackRequest,
     ProcessReply,
     ProcessRequest,
+    SessionAnswer,
+    SessionAnswersReply,
     SourceLine,
 )
 from audiobot.http.services import Services
 from audiobot.messages import sentence
+
+_ANSWERS: Final = 20
 
 ERRORS: dict[int | str, dict[str, Any]] = {
     code: {"model": ErrorReply} for code in (400, 413, 415, 422, 429, 503, 507)
@@ -100,6 +104,31 @@ def make_router(services: Services) -> APIRouter:
                 will_be_used_for_training=outcome.answered
                 and outcome.rating >= services.min_rating,
                 status=outcome.status,
+            )
+        )
+
+    @router.get(
+        "/answers",
+        summary="What an operator answered to a session's questions since they were asked",
+        response_model=SessionAnswersReply,
+        responses={code: {"model": ErrorReply} for code in (422, 429, 503)},
+    )
+    async def answers(
+        request: Request,
+        session_id: Annotated[str, Query(min_length=12, max_length=MAX_SESSION_ID)],
+    ) -> Response:
+        await services.access.limit(request, "answers")
+        return wire.reply(
+            SessionAnswersReply(
+                answers=[
+                    SessionAnswer(
+                        question=told.question,
+                        answer=told.answer,
+                        asked_at=told.asked_at,
+                        answered_at=told.answered_at,
+                    )
+                    for told in await services.store.get_answers(session_id, _ANSWERS)
+                ]
             )
         )
 

@@ -27,6 +27,7 @@ from audiobot.errors import (
     StorageFull,
     StorageUnavailable,
     TooManyRequests,
+    UnknownCorrection,
     UnknownDialogue,
 )
 from audiobot.http.access import language_of
@@ -50,13 +51,17 @@ MAX_BODY: Final = 128 << 10
 
 _M = TypeVar("_M", bound=BaseModel)
 _UUID: Final = re.compile(r"[0-9a-f]{8}(-[0-9a-f]{4}){3}-[0-9a-f]{12}", re.IGNORECASE)
-_FIELDS: Final = ("message", "session_id", "log_id", "feedback_text", "corrected_response")
+_FIELDS: Final = (
+    "message", "session_id", "log_id", "feedback_text", "corrected_response", "answer", "wordings",
+    "log_ids", "correction_id",
+)  # fmt: skip
 _KEY: Final = re.compile(r"[!-~]{1,200}")
 
 _STATUS: Final[dict[type[AudioBotError], int]] = {
     InvalidValue: 422,
     IdempotencyMismatch: 422,
     UnknownDialogue: 404,
+    UnknownCorrection: 404,
     NotAllowed: 401,
     TooManyRequests: 429,
     StorageFull: 507,
@@ -84,14 +89,14 @@ async def read_body(request: Request, limit: int = MAX_BODY) -> bytes:
     return bytes(body)
 
 
-async def read_json(request: Request, model: type[_M]) -> _M:
+async def read_json(request: Request, model: type[_M], limit: int = MAX_BODY) -> _M:
     """The body as ``model``: 415, 413, 400 or 422 for what is not one."""
     kind, *parameters = request.headers.get("content-type", "").lower().split(";")
     named = (parameter.partition("=") for parameter in parameters)
     charsets = {value.strip().strip('"') for name, _, value in named if name.strip() == "charset"}
     if kind.strip() != "application/json" or charsets - {"", "utf-8", "utf8"}:
         raise MalformedRequest("content_type")
-    body = await read_body(request)
+    body = await read_body(request, limit)
     try:
         values = from_json(body, allow_inf_nan=False)
     except ValueError:
@@ -111,15 +116,17 @@ def _why_not_json(body: bytes) -> AudioBotError:
         json.dumps(values, ensure_ascii=False).encode()
     except UnicodeEncodeError:
         fields = values if isinstance(values, dict) else {}
-        guilty = (n for n in _FIELDS if isinstance(fields.get(n), str) and _lone(fields[n]))
+        guilty = (n for n in _FIELDS if _lone(fields.get(n)))
         return InvalidValue("text_has_surrogate", field=next(guilty, "?"))
     except (ValueError, RecursionError):
         return MalformedRequest("json_malformed")
     return MalformedRequest("json_malformed")
 
 
-def _lone(text: str) -> bool:
-    return any("\ud800" <= c <= "\udfff" for c in text)
+def _lone(value: object) -> bool:
+    if isinstance(value, list):
+        return any(_lone(each) for each in value)
+    return isinstance(value, str) and any("\ud800" <= c <= "\udfff" for c in value)
 
 
 def _as_invalid(error: ValidationError) -> InvalidValue:
@@ -129,8 +136,10 @@ def _as_invalid(error: ValidationError) -> InvalidValue:
     if kind == "missing":
         return InvalidValue("field_missing", field=field)
     if kind in ("string_too_long", "too_long"):
-        return InvalidValue("text_too_long", field=field, limit=first["ctx"]["max_length"])
-    if kind in ("string_too_short", "string_pattern_mismatch"):
+        of_list = first["ctx"].get("field_type") == "List"
+        code = "list_too_long" if of_list else "text_too_long"
+        return InvalidValue(code, field=field, limit=first["ctx"]["max_length"])
+    if kind in ("too_short", "string_too_short", "string_pattern_mismatch"):
         return InvalidValue("text_blank", field=field)
     if kind in codes():
         return InvalidValue(kind, field=field)
@@ -143,6 +152,15 @@ def parse_log_id(text: str) -> uuid.UUID:
         raise InvalidValue("text_has_nul", field="log_id")
     if len(text) > MAX_SESSION_ID or not _UUID.fullmatch(text):
         raise UnknownDialogue("unknown_dialogue")
+    return uuid.UUID(text)
+
+
+def parse_correction_id(text: str) -> uuid.UUID:
+    """The id in any letter case; what is no UUID names no correction."""
+    if "\x00" in text:
+        raise InvalidValue("text_has_nul", field="correction_id")
+    if not _UUID.fullmatch(text):
+        raise UnknownCorrection("unknown_correction")
     return uuid.UUID(text)
 
 
