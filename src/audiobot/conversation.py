@@ -155,7 +155,7 @@ class ConversationService:
                 return earlier
             if earlier is not None:
                 raise IdempotencyMismatch("idempotency_mismatch")
-        if by_operator and corrected_response is not None:
+        if by_operator and corrected_response and corrected_response.strip():
             await self._correct_turn(log_id, corrected_response)
         outcome = await self._store.update_rating(
             log_id,
@@ -175,7 +175,7 @@ class ConversationService:
 
     async def _correct_turn(self, log_id: UUID, answer: str) -> None:
         """An operator's answer to one turn, in place of an earlier one to the same turn."""
-        check_text("corrected_response", answer, MAX_CORRECTION, blank=False)
+        check_text("corrected_response", answer, MAX_CORRECTION)
         turn = await self._store.get_conversation(log_id)
         wordings = [turn.user_message] if turn is not None else []
         language = turn.language if turn is not None else spoken_language(answer) or "ru"

@@ -244,8 +244,6 @@ def test_the_longest_correction_is_taken_and_a_longer_body_is_refused(desk: Serv
 @pytest.mark.parametrize(
     ("text", "code"),
     [
-        ("", "text_blank"),
-        (" ", "text_blank"),
         ("x" * 4_001, "text_too_long"),
         ("We do not do that here", "correction_language"),
         (None, "correction_same"),
@@ -261,6 +259,15 @@ def test_a_bad_corrected_response_of_an_operator_is_refused_with_its_rating(
     assert_error(operator(desk, "POST", "/api/voice/feedback", json=body), 422, code)
     after = desk.client.get("/api/learning/stats", headers=BEARER).json()["rated_interactions"]
     assert after == before
+
+
+def test_an_empty_corrected_response_is_none(desk: Server) -> None:
+    told = desk.ask(FAR)
+    for empty in ("", " \n"):
+        body = {"log_id": told["log_id"], "rating": 1, "corrected_response": empty}
+        assert operator(desk, "POST", "/api/voice/feedback", json=body).status_code == 200
+    found = operator(desk, "GET", CORRECTIONS).json()["corrections"]
+    assert not [c for c in found if told["log_id"] in c["log_ids"]]
 
 
 def test_a_correction_in_another_language_is_taken_when_that_is_said(desk: Server) -> None:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Annotated, Any, Final
 
-from fastapi import APIRouter, Query
+from fastapi import APIRouter, Path, Query
 from pydantic import BaseModel
 from starlette.requests import Request
 from starlette.responses import Response
@@ -28,6 +28,9 @@ from audiobot.http.services import Services
 
 MAX_LESSON: Final = 2 << 20
 """Bytes: fifty wordings and an answer, in the costliest JSON escapes."""
+
+CorrectionId = Annotated[str, Path(json_schema_extra={"format": "uuid"})]
+"""As OpenAPI tells it; what is no id is 404, like one that no correction bears."""
 
 READ_ERRORS: dict[int | str, dict[str, Any]] = {
     code: {"model": ErrorReply} for code in (401, 422, 503)
@@ -135,7 +138,7 @@ def make_router(services: Services) -> APIRouter:
         responses={**READ_ERRORS, 404: {"model": ErrorReply}, 507: {"model": ErrorReply}},
         openapi_extra=access.bearer(),
     )
-    async def withdraw(request: Request, correction_id: str) -> Response:
+    async def withdraw(request: Request, correction_id: CorrectionId) -> Response:
         access.require_operator(request)
         name = wire.parse_correction_id(correction_id)
         return wire.reply(_reply(await conversation.withdraw(name, withdrawn=True)))
@@ -147,7 +150,7 @@ def make_router(services: Services) -> APIRouter:
         responses={**READ_ERRORS, 404: {"model": ErrorReply}, 507: {"model": ErrorReply}},
         openapi_extra=access.bearer(),
     )
-    async def restore(request: Request, correction_id: str) -> Response:
+    async def restore(request: Request, correction_id: CorrectionId) -> Response:
         access.require_operator(request)
         name = wire.parse_correction_id(correction_id)
         return wire.reply(_reply(await conversation.withdraw(name, withdrawn=False)))
