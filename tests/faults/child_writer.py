@@ -3,8 +3,9 @@
     python -m tests.faults.child_writer DIRECTORY SEED [POINT]
 
 Each acknowledged operation is a line on standard output, written after the store's call
-returned: ``add ID SEED``, ``rate ID VERSION RATING``. Attempts are lines before the call:
-``try-rate ID RATING``. At POINT the process kills itself, inside the n-th commit.
+returned: ``add ID SEED``, ``rate ID VERSION RATING``, ``correct NAME VERSION MARK``,
+``dismiss ID``. Attempts are lines before the call: ``try-rate ID RATING``, ``try-correct NAME
+MARK``. At POINT the process kills itself, inside the n-th commit.
 """
 
 from __future__ import annotations
@@ -16,6 +17,7 @@ import signal
 import sys
 from pathlib import Path
 from typing import Any
+from uuid import UUID
 
 import numpy as np
 
@@ -88,6 +90,9 @@ async def work(directory: Path, seed: int) -> None:
                 print(f"rate {log_id} {outcome.version} {rating}", flush=True)
                 continue
             mark = seed * 1_000_000 + number * 100_000 + i
+            if known and chance.random() < 0.1:
+                await teach(mark)
+                continue
             reply = Reply(text=f"answer {mark}", embedding=embedding_of(mark))
             kept = await store.add_conversation(
                 None, f"question {mark}", reply.text, "s", reply=reply
@@ -95,6 +100,16 @@ async def work(directory: Path, seed: int) -> None:
             IDS_BY_TEXT[str(kept.log_id)] = kept.log_id
             known.append(str(kept.log_id))
             print(f"add {kept.log_id} {mark}", flush=True)
+
+    async def teach(mark: int) -> None:
+        name, turn = UUID(int=chance.randrange(10)), chance.choice(known)
+        print(f"try-correct {name} {mark}", flush=True)
+        outcome = await store.correct(
+            f"answer {mark}", [f"{mark}"], "ru", correction_id=name, log_ids=[IDS_BY_TEXT[turn]]
+        )
+        print(f"correct {name} {outcome.correction.version} {mark}", flush=True)
+        await store.dismiss([IDS_BY_TEXT[turn]])
+        print(f"dismiss {turn}", flush=True)
 
     await asyncio.gather(*(writer(n) for n in range(6)))
 

@@ -26,6 +26,9 @@ class Ledger:
         self.added: dict[UUID, int] = {}
         self.rated: dict[UUID, tuple[int, int]] = {}
         self.attempted: dict[UUID, set[int]] = {}
+        self.corrected: dict[UUID, tuple[int, int]] = {}
+        self.tried: dict[UUID, set[int]] = {}
+        self.dismissed: set[UUID] = set()
 
     def read(self, text: str) -> None:
         # Every word of a line tells, so a line cut off by the kill does not count.
@@ -38,6 +41,13 @@ class Ledger:
                 case ["rate", log_id, version, rating]:
                     newest = self.rated.get(UUID(log_id), (0, 0))
                     self.rated[UUID(log_id)] = max(newest, (int(version), int(rating)))
+                case ["correct", name, version, mark]:
+                    newest = self.corrected.get(UUID(name), (0, 0))
+                    self.corrected[UUID(name)] = max(newest, (int(version), int(mark)))
+                case ["try-correct", name, mark]:
+                    self.tried.setdefault(UUID(name), set()).add(int(mark))
+                case ["dismiss", log_id]:
+                    self.dismissed.add(UUID(log_id))
                 case ["try-rate", log_id, rating]:
                     self.attempted.setdefault(UUID(log_id), set()).add(int(rating))
 
@@ -88,6 +98,18 @@ async def check(place: Path, ledger: Ledger) -> None:
         assert stats.rated_interactions == len(current)
         assert stats.rating_sum == sum(rating for _, rating in current.values())
         assert len({o.op_id for o in operations}) == len(operations)
+        taught = {c.correction_id: c for c in await store.get_corrections()}
+        for name, (version, mark) in ledger.corrected.items():
+            kept = taught[name]
+            assert kept.version >= version, "an acknowledged correction is lost"
+            if kept.version == version:
+                assert kept.answer == f"answer {mark}"
+            assert int(kept.answer.split()[1]) in ledger.tried[name], "nobody said that"
+        settled = {log_id for c in taught.values() for log_id in c.log_ids}
+        waiting = {turn.log_id for turn in await store.get_inbox(100_000)}
+        low = {log_id for log_id, (_, rating) in current.items() if rating <= 2}
+        assert waiting <= low - settled - ledger.dismissed
+        assert low - settled - waiting <= {s.subject for s in await store._local.dismissals()}
         assert store.status().missing_records == 0
     finally:
         await store.close()
@@ -102,6 +124,8 @@ async def test_g01_twenty_kills_under_load_lose_and_double_nothing(tmp_path: Pat
             await check(tmp_path, ledger)
     assert len(ledger.added) > 500
     assert len(ledger.rated) > 100
+    assert len(ledger.corrected) == 10
+    assert len(ledger.dismissed) > 20
 
 
 @pytest.mark.parametrize(

@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
+import sqlite3
 import uuid
+from contextlib import closing
 from datetime import timedelta
 from pathlib import Path
 
 import pytest
 
 from audiobot.domain import Conversation, Embedding, Idempotency, utc_now
+from audiobot.storage import index_teaching as teaching
 from audiobot.storage.adapter import StorageAdapter
 from audiobot.storage.directory import DataDirectory, DialogueIds, KeySet, file_system
 from audiobot.storage.index import Index
@@ -195,3 +198,54 @@ async def test_g21_the_first_of_10001_unrated_dialogues_is_rateable_and_counted(
 def test_the_file_system_of_a_path_is_found(tmp_path: Path) -> None:
     assert file_system(Path("/proc")) == "proc"
     assert file_system(tmp_path) not in {"", "proc"}
+
+
+@pytest.mark.parametrize(
+    ("query", "values", "index"),
+    [
+        ("SELECT log_id FROM dialogue" + teaching.INBOX, (200,), "dialogue_waiting"),
+        (teaching.SUGGESTIONS, (200,), "suggestion_newest"),
+        (
+            "SELECT log_id FROM dialogue WHERE segment IS NOT NULL AND session = ?"
+            " ORDER BY created DESC LIMIT ?",
+            (b"s", 200),
+            "dialogue_session",
+        ),
+        (
+            "SELECT log_id FROM dialogue WHERE segment IS NULL AND rating <= 2"
+            " ORDER BY version DESC LIMIT ?",
+            (200,),
+            "dialogue_orphan",
+        ),
+        (
+            "SELECT log_id FROM dialogue INDEXED BY dialogue_handed"
+            " WHERE segment IS NOT NULL AND handed ORDER BY created DESC LIMIT ?",
+            (200,),
+            "dialogue_handed",
+        ),
+    ],
+)
+def test_what_waits_is_read_by_an_index_and_unsorted(
+    tmp_path: Path, query: str, values: tuple, index: str
+) -> None:
+    """On 100,000 dialogues, most of them rated low."""
+    with closing(sqlite3.connect(index_of(tmp_path))) as connection:
+        connection.executemany(
+            "INSERT INTO dialogue (log_id, segment, byte, length, created, rating, session)"
+            " VALUES (?, 1, 1, 1, ?, ?, ?)",
+            ((i.to_bytes(16), i, 1 + i % 9 % 5, b"s" * 8) for i in range(100_000)),
+        )
+        for analyzed in (False, True):
+            if analyzed:
+                connection.execute("ANALYZE")
+            plan = [row[3] for row in connection.execute(f"EXPLAIN QUERY PLAN {query}", values)]
+            assert not [step for step in plan if step.startswith("SCAN") and "INDEX" not in step]
+            assert any(index in step for step in plan), plan
+            sorts = index == "dialogue_orphan"  # those are few
+            assert any("TEMP B-TREE" in step for step in plan) == sorts, plan
+
+
+def index_of(place: Path) -> Path:
+    index = Index(place / "index.sqlite")
+    index.close()
+    return place / "index.sqlite"

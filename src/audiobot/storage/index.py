@@ -454,7 +454,8 @@ class Index:
     def handed_over(self, most: int) -> list[Row]:
         """The newest dialogues that were handed over, newest first."""
         rows = self._all(
-            _ROW + "WHERE segment IS NOT NULL AND handed ORDER BY created DESC LIMIT ?",
+            _ROW + "INDEXED BY dialogue_handed WHERE segment IS NOT NULL AND handed"
+            " ORDER BY created DESC LIMIT ?",
             (most,),
         )
         return [_row(r) for r in rows]

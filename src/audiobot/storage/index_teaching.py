@@ -33,12 +33,12 @@ CREATE INDEX dialogue_waiting ON dialogue (created, log_id)
 """
 
 INBOX: Final = """
-    WHERE segment IS NOT NULL AND (handed OR rating <= 2)
+    INDEXED BY dialogue_waiting WHERE segment IS NOT NULL AND (handed OR rating <= 2)
     AND NOT EXISTS (SELECT 1 FROM settled WHERE settled.log_id = dialogue.log_id)
     AND NOT EXISTS (SELECT 1 FROM dismissal WHERE subject = dialogue.log_id AND dismissed)
     ORDER BY created DESC, log_id DESC LIMIT ?
 """
-"""Its first line is that of the index, word by word: so SQLite knows that the index serves."""
+"""Its first line has the index's own words: so SQLite knows that the index serves."""
 
 SUGGESTIONS: Final = """
     SELECT segment, byte, length FROM suggestion
