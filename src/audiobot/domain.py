@@ -6,11 +6,12 @@ Times are timezone-aware UTC ``datetime``; durations are seconds; vectors are fl
 from __future__ import annotations
 
 import hashlib
+import json
 import math
 import re
 import struct
 from datetime import UTC, datetime
-from typing import Literal
+from typing import Any, Literal
 from uuid import UUID
 
 import msgspec
@@ -27,6 +28,8 @@ MAX_WORDINGS = 50
 """Questions that one correction may answer."""
 MAX_TURNS = 1_000
 """Turns that one correction may settle, or one call dismiss."""
+MAX_DETAILS = 1_000_000
+"""What an evaluation may tell beside its numbers."""
 
 Language = Literal["ru", "en"]
 Outcome = Literal["answered", "asked", "handed_over"]
@@ -206,6 +209,28 @@ class OperatorAnswer(msgspec.Struct, frozen=True, kw_only=True):
     answered_at: datetime
 
 
+class ModelMetrics(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
+    """What one evaluation of one version of the learner found: a row of ``model_metrics``.
+
+    ``details`` is what else there is to tell, as JSON has it.
+    """
+
+    evaluation_id: UUID
+    model_version: str
+    created_at: datetime
+    avg_rating: float | None = None
+    total_interactions: int = 0
+    positive_ratings: int = 0
+    negative_ratings: int = 0
+    user_satisfaction: float | None = None
+    held_out_accuracy: float | None = None
+    evaluation_period_start: datetime | None = None
+    evaluation_period_end: datetime | None = None
+    is_current_model: bool = False
+    requires_retraining: bool = False
+    details: dict[str, Any] = {}
+
+
 class Stats(msgspec.Struct, frozen=True, kw_only=True):
     """Totals over all dialogues at ``as_of``; ``complete`` is false when a part is out of reach.
 
@@ -289,6 +314,25 @@ def check_text(name: str, value: str, limit: int, *, blank: bool = True) -> str:
     if not blank and not value.strip():
         raise InvalidValue("text_blank", field=name)
     return value
+
+
+def check_metrics(metrics: ModelMetrics) -> ModelMetrics:
+    """Return ``metrics`` as every store can keep them: numbers finite, details as JSON has them."""
+    numbers = (metrics.avg_rating, metrics.user_satisfaction, metrics.held_out_accuracy)
+    counts = (metrics.total_interactions, metrics.positive_ratings, metrics.negative_ratings)
+    if not all(number is None or math.isfinite(number) for number in numbers):
+        raise InvalidValue("value_refused", field="metrics")
+    if not all(0 <= count < 1 << 31 for count in counts):
+        raise InvalidValue("value_refused", field="metrics")
+    try:
+        details = json.dumps(metrics.details, allow_nan=False, ensure_ascii=False)
+        plain = json.loads(details)
+        msgspec.msgpack.encode(plain)
+    except (TypeError, ValueError, OverflowError):
+        raise InvalidValue("value_refused", field="details") from None
+    check_text("details", details.replace("\\u0000", "\x00"), MAX_DETAILS)
+    check_text("model_version", metrics.model_version, MAX_SESSION_ID, blank=False)
+    return msgspec.structs.replace(metrics, details=plain)
 
 
 def check_rating(value: int) -> int:

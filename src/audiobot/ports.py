@@ -26,6 +26,7 @@ from audiobot.domain import (
     KnowledgeItem,
     KnowledgeSource,
     Language,
+    ModelMetrics,
     OperatorAnswer,
     Outcome,
     RatingOutcome,
@@ -202,6 +203,14 @@ class Store(Protocol):
 
     async def get_answers(self, session_id: str, most: int) -> list[OperatorAnswer]:
         """Of a session's newest questions those that a correction settled since, newest first."""
+        ...
+
+    async def add_evaluation(self, metrics: ModelMetrics) -> None:
+        """Keep what an evaluation found; the first one under its id stays."""
+        ...
+
+    async def get_evaluations(self, most: int) -> list[ModelMetrics]:
+        """The newest evaluations, newest first; in an outage those in reach."""
         ...
 
     async def changes(self, since: ChangeMark | None) -> Changes:

@@ -10,12 +10,14 @@ import asyncio
 import random
 import uuid
 from collections.abc import AsyncIterator
+from datetime import UTC, datetime
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
 
-from audiobot.domain import Conversation, Embedding, Idempotency, KnowledgeItem
+from audiobot.domain import Conversation, Embedding, Idempotency, KnowledgeItem, ModelMetrics
 from audiobot.errors import (
     IdempotencyMismatch,
     InvalidValue,
@@ -579,6 +581,49 @@ class StoreContract:
         assert [a.answer for a in await store.get_answers("mine", 20)] == ["b"]
         await store.withdraw(later.correction_id)
         assert await store.get_answers("mine", 20) == []
+
+    # -- evaluations ---------------------------------------------------------------------------
+
+    @staticmethod
+    def metrics(day: int, **more: Any) -> ModelMetrics:
+        return ModelMetrics(
+            evaluation_id=uuid.UUID(int=day),
+            model_version=f"v{day}",
+            created_at=datetime(2026, 1, day, 12, 30, tzinfo=UTC),
+            **more,
+        )
+
+    async def test_evaluations_are_kept_once_and_come_newest_first(self, store: Store):
+        full = self.metrics(
+            2, avg_rating=4.25, total_interactions=10, positive_ratings=6, negative_ratings=1,
+            user_satisfaction=0.6, held_out_accuracy=0.75, is_current_model=True,
+            requires_retraining=True, evaluation_period_start=datetime(2026, 1, 1, tzinfo=UTC),
+            evaluation_period_end=datetime(2026, 1, 2, tzinfo=UTC),
+            details={"arms": [1, 2.5, None, "ё 👩‍👩‍👧"], "curve": {"0": [0.1, 0.2]}},
+        )  # fmt: skip
+        assert await store.get_evaluations(10) == []
+        for done in (full, self.metrics(3), self.metrics(1)):
+            await store.add_evaluation(done)
+            await store.add_evaluation(self.metrics(done.evaluation_id.int, avg_rating=1.0))
+        assert await store.get_evaluations(10) == [self.metrics(3), full, self.metrics(1)]
+        assert await store.get_evaluations(1) == [self.metrics(3)]
+
+    @pytest.mark.parametrize(
+        "bad",
+        [
+            {"avg_rating": float("nan")}, {"held_out_accuracy": float("inf")},
+            {"total_interactions": -1}, {"positive_ratings": 1 << 31},
+            {"details": {"x": float("nan")}}, {"details": {"x": 1 << 64}},
+            {"details": {"x": "a\x00"}}, {"details": {"x": "\ud800"}}, {"details": {"x": object()}},
+            {"details": {"x": "y" * 1_000_001}},
+        ],
+    )  # fmt: skip
+    async def test_g04_an_evaluation_that_no_store_could_take_is_refused(
+        self, store: Store, bad: dict[str, Any]
+    ):
+        with pytest.raises(InvalidValue):
+            await store.add_evaluation(self.metrics(1, **bad))
+        assert await store.get_evaluations(1) == []
 
     async def test_status_says_where_dialogues_lie(self, store: Store):
         status = store.status()

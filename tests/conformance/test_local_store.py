@@ -133,6 +133,10 @@ class Reopening:
         await self._reopen()
         return outcome
 
+    async def add_evaluation(self, *arguments) -> None:
+        await self._store.add_evaluation(*arguments)
+        await self._reopen()
+
     async def dismiss(self, *arguments) -> int:
         many = await self._store.dismiss(*arguments)
         await self._reopen()

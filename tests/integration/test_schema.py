@@ -233,6 +233,7 @@ QUERIES: dict[str, tuple[TextClause, dict[str, Any]]] = {
     "answers": (teaching.ANSWERS, {"session": "session 6000", "most": 200}),
     "answers, of a crowd": (teaching.ANSWERS, {"session": "s", "most": 200}),
     "correct": (teaching.CORRECT, {"rows": _CORRECT, "live": True}),
+    "evaluations": (teaching.EVALUATIONS, {"most": 50}),
     "dismiss": (teaching.DISMISS, {"rows": _DISMISS, "live": True}),
 }  # fmt: skip
 WATCHED = {

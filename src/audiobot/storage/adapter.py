@@ -35,12 +35,14 @@ from audiobot.domain import (
     KnowledgeItem,
     KnowledgeSource,
     Language,
+    ModelMetrics,
     OperatorAnswer,
     RatingOutcome,
     Stats,
     StorageStatus,
     Suggestion,
     check_embedding,
+    check_metrics,
     check_rating,
     check_text,
     utc_now,
@@ -65,6 +67,7 @@ from audiobot.storage.operations import (
     Committed,
     Correct,
     Dismiss,
+    Evaluate,
     Operation,
     OperationIds,
     RateConversation,
@@ -622,6 +625,15 @@ class StorageAdapter:
         )
         await self._commit(operation)
         return len(subjects)
+
+    async def add_evaluation(self, metrics: ModelMetrics) -> None:
+        """Keep what an evaluation found; see the port."""
+        operation = Evaluate(op_id=self._op_ids.new(), metrics=check_metrics(metrics))
+        await self._commit(operation)
+
+    async def get_evaluations(self, most: int) -> list[ModelMetrics]:
+        """The newest evaluations; see the port."""
+        return await self._teaching.evaluations(most)
 
     async def get_corrections(self, *, withdrawn: bool = False) -> list[Correction]:
         """The corrections in force; see the port."""

@@ -19,6 +19,7 @@ from audiobot.domain import (
     Correction,
     Embedding,
     Idempotency,
+    ModelMetrics,
     Source,
     content_hash,
 )
@@ -30,6 +31,7 @@ from audiobot.storage.operations import (
     Committed,
     Correct,
     Dismiss,
+    Evaluate,
     Operation,
     RateConversation,
     ReplaceKnowledge,
@@ -111,6 +113,7 @@ class Batch:
                 found[operation.op_id] = await self._replace(operation)
         found |= await self._correct([o for o in left if isinstance(o, Correct)])
         found |= await self._dismiss([o for o in left if isinstance(o, Dismiss)])
+        found |= await self._evaluate([o for o in left if isinstance(o, Evaluate)])
         if self._careful:
             ids = {str(i) for o in left if (i := about(o)) is not None}
             await self._run(sql.RECONCILE, ids=as_json(sorted(ids)))
@@ -284,6 +287,13 @@ class Batch:
             found[op_id] = Committed(given[op_id], True)
         return found
 
+    async def _evaluate(self, done: list[Evaluate]) -> dict[UUID, Committed | Exception]:
+        if not done:
+            return {}
+        rows = [msgspec.structs.asdict(o.metrics) for o in done]
+        taken = {row[0] for row in await self._run(teaching.EVALUATE, rows=as_json(rows))}
+        return {o.op_id: Committed(o, o.metrics.evaluation_id in taken) for o in done}
+
 
 def simple(operations: Iterable[Operation]) -> bool:
     """True when what becomes of each is known from one answer: nothing new hangs on it."""
@@ -318,6 +328,8 @@ def rounds(operations: list[Operation]) -> Iterable[list[Operation]]:
                 marks = {source.name}
             case Correct(correction=correction):
                 marks = {correction.correction_id}
+            case Evaluate(metrics=metrics):
+                marks = {metrics.evaluation_id}
             case Dismiss(subjects=subjects):
                 # Not a dialogue's own id: that it is added here too is no repeat.
                 marks = {("dismiss", subject) for subject in subjects}
@@ -398,6 +410,27 @@ def correction_of(row: Any, version: int) -> Correction:
         version=version,
         log_ids=tuple(UUID(log_id) for log_id in row.log_ids),
         withdrawn=row.withdrawn,
+    )
+
+
+def metrics_of(row: Any) -> ModelMetrics:
+    """The evaluation in a row; the first AudioBot left some columns empty."""
+    start, end = row.evaluation_period_start, row.evaluation_period_end
+    return ModelMetrics(
+        evaluation_id=row.evaluation_id,
+        model_version=row.model_version,
+        created_at=row.created_at.astimezone(UTC),
+        avg_rating=row.avg_rating,
+        total_interactions=row.total_interactions or 0,
+        positive_ratings=row.positive_ratings or 0,
+        negative_ratings=row.negative_ratings or 0,
+        user_satisfaction=row.user_satisfaction,
+        held_out_accuracy=row.held_out_accuracy,
+        evaluation_period_start=start.astimezone(UTC) if start else None,
+        evaluation_period_end=end.astimezone(UTC) if end else None,
+        is_current_model=bool(row.is_current_model),
+        requires_retraining=bool(row.requires_retraining),
+        details=row.details or {},
     )
 
 

@@ -32,6 +32,7 @@ from audiobot.storage.operations import (
     AddConversation,
     Correct,
     Dismiss,
+    Evaluate,
     Operation,
     RateConversation,
     ReplaceKnowledge,
@@ -265,7 +266,7 @@ class Index:
                 ).fetchone()
             case Correct() | Dismiss():
                 row = (teaching.stored_version(self._write, operation),)
-            case AddConversation():
+            case AddConversation() | Evaluate():
                 return 0
         given = (
             operation.correction.version if isinstance(operation, Correct) else operation.version
@@ -295,6 +296,9 @@ class Index:
                 teaching.correct(self._write, position, operation)
             case Dismiss():
                 teaching.dismiss(self._write, operation)
+            case Evaluate(metrics=metrics):
+                at = microseconds(metrics.created_at)
+                teaching.evaluate(self._write, position, operation, at)
         self._write.execute("UPDATE meta SET value = ? WHERE name = 'applied'", (sequence,))
 
     def apply_gap(self, gap: Gap) -> None:
@@ -493,6 +497,10 @@ class Index:
         """Where a correction lies, the open transaction included."""
         found = self._write.execute(teaching.PLACE, (correction_id.bytes,)).fetchone()
         return Position(*found) if found else None
+
+    def evaluations(self, most: int) -> list[Position]:
+        """Where the newest evaluations lie, newest first."""
+        return _places(self._all(teaching.EVALUATIONS, (most,)))
 
     def dismissals(self) -> list[teaching.Verdict]:
         """The newest word on everything that was dismissed or taken back."""

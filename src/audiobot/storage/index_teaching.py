@@ -1,4 +1,4 @@
-"""The part of the journal's index that is about teaching: corrections, dismissals, suggestions.
+"""The part of the journal's index that is about teaching: corrections, suggestions, evaluations.
 
 Numbers and positions only, as in the rest of it. ``settled`` lists the turns of the corrections in
 force, so that the inbox is read by indexes alone.
@@ -11,7 +11,7 @@ from typing import Final, NamedTuple
 from uuid import UUID
 
 from audiobot.storage.journal import Position
-from audiobot.storage.operations import Correct, Dismiss, RateConversation
+from audiobot.storage.operations import Correct, Dismiss, Evaluate, RateConversation
 
 SCHEMA: Final = """
 CREATE TABLE correction (
@@ -28,6 +28,10 @@ CREATE TABLE suggestion (
     op_id BLOB PRIMARY KEY, log_id BLOB NOT NULL, version INTEGER NOT NULL,
     segment INTEGER NOT NULL, byte INTEGER NOT NULL, length INTEGER NOT NULL) WITHOUT ROWID;
 CREATE INDEX suggestion_newest ON suggestion (version);
+CREATE TABLE evaluation (
+    evaluation_id BLOB PRIMARY KEY, created INTEGER NOT NULL, segment INTEGER NOT NULL,
+    byte INTEGER NOT NULL, length INTEGER NOT NULL) WITHOUT ROWID;
+CREATE INDEX evaluation_created ON evaluation (created);
 CREATE INDEX dialogue_waiting ON dialogue (created, log_id)
     WHERE segment IS NOT NULL AND (handed OR rating <= 2);
 """
@@ -50,6 +54,9 @@ SUGGESTIONS: Final = """
 
 CORRECTIONS: Final = "SELECT segment, byte, length FROM correction"
 DISMISSALS: Final = "SELECT subject, dismissed, version, op_id FROM dismissal"
+EVALUATIONS: Final = (
+    "SELECT segment, byte, length FROM evaluation ORDER BY created DESC, evaluation_id DESC LIMIT ?"
+)
 PLACE: Final = "SELECT segment, byte, length FROM correction WHERE correction_id = ?"
 
 
@@ -128,4 +135,14 @@ def suggest(
     connection.execute(
         "INSERT OR IGNORE INTO suggestion VALUES (?, ?, ?, ?, ?, ?)",
         (operation.op_id.bytes, operation.log_id.bytes, operation.version, *position),
+    )
+
+
+def evaluate(
+    connection: sqlite3.Connection, position: Position, operation: Evaluate, at: int
+) -> None:
+    """Note where an evaluation lies."""
+    evaluation_id = operation.metrics.evaluation_id.bytes
+    connection.execute(
+        "INSERT OR IGNORE INTO evaluation VALUES (?, ?, ?, ?, ?)", (evaluation_id, at, *position)
     )

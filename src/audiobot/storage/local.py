@@ -26,6 +26,7 @@ from audiobot.domain import (
     Correction,
     Idempotency,
     KnowledgeSource,
+    ModelMetrics,
     Stats,
     utc_now,
 )
@@ -49,6 +50,7 @@ from audiobot.storage.operations import (
     AddConversation,
     Committed,
     Correct,
+    Evaluate,
     Operation,
     RateConversation,
     ReplaceKnowledge,
@@ -657,6 +659,15 @@ class LocalStore:
         def load() -> list[RateConversation]:
             found = [self._read(place) for place in self.index.suggestions(most)]
             return [rated for rated in found if isinstance(rated, RateConversation)]
+
+        return await self._load(load)
+
+    async def evaluations(self, most: int) -> list[ModelMetrics]:
+        """The newest evaluations, newest first."""
+
+        def load() -> list[ModelMetrics]:
+            found = [self._read(place) for place in self.index.evaluations(most)]
+            return [done.metrics for done in found if isinstance(done, Evaluate)]
 
         return await self._load(load)
 

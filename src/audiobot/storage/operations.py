@@ -1,9 +1,9 @@
 """The Operation record: the one form in which a change is made, journaled and replayed.
 
 Whoever keeps dialogues (index, memory, later PostgreSQL) has one ``apply`` for these records and
-no other way in. Operations commute: adds are insert-once by id, all others are last-write-wins by
-version with ties broken by ``op_id``, so any order and any number of repeats end in the same
-state.
+no other way in. Operations commute: adds and evaluations are insert-once by id, all others are
+last-write-wins by version with ties broken by ``op_id``, so any order and any number of repeats
+end in the same state.
 """
 
 from __future__ import annotations
@@ -18,7 +18,13 @@ from uuid import UUID
 
 import msgspec
 
-from audiobot.domain import Conversation, Correction, Idempotency, KnowledgeSource
+from audiobot.domain import (
+    Conversation,
+    Correction,
+    Idempotency,
+    KnowledgeSource,
+    ModelMetrics,
+)
 
 
 class OperationIds:
@@ -106,7 +112,14 @@ class Dismiss(msgspec.Struct, frozen=True, kw_only=True, tag="dismiss", omit_def
     dismissed: bool = True
 
 
-Operation = AddConversation | RateConversation | ReplaceKnowledge | Correct | Dismiss
+class Evaluate(msgspec.Struct, frozen=True, kw_only=True, tag="evaluate"):
+    """What an evaluation found; the first one under its ``evaluation_id`` stays."""
+
+    op_id: UUID
+    metrics: ModelMetrics
+
+
+Operation = AddConversation | RateConversation | ReplaceKnowledge | Correct | Dismiss | Evaluate
 
 
 class Committed(NamedTuple):
@@ -167,6 +180,8 @@ def moment_of(operation: Operation) -> datetime:
             return correction.corrected_at
         case Dismiss(dismissed_at=dismissed_at):
             return dismissed_at
+        case Evaluate(metrics=metrics):
+            return metrics.created_at
 
 
 def key_of(operation: Operation) -> Idempotency | None:
@@ -179,9 +194,9 @@ def key_of(operation: Operation) -> Idempotency | None:
 
 
 def stamped(operation: Operation, version: int) -> Operation:
-    """The operation with the version that it took; an add has none."""
+    """The operation with the version that it took; what is insert-once has none."""
     match operation:
-        case AddConversation():
+        case AddConversation() | Evaluate():
             return operation
         case Correct(correction=correction):
             kept = msgspec.structs.replace(correction, version=version)

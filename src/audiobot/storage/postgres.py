@@ -28,6 +28,7 @@ from audiobot.domain import (
     Idempotency,
     KnowledgeItem,
     KnowledgeSource,
+    ModelMetrics,
     OperatorAnswer,
     Stats,
     utc_now,
@@ -45,6 +46,7 @@ from audiobot.storage.batch import (
     as_json,
     conversation_of,
     correction_of,
+    metrics_of,
     rounds,
     simple,
 )
@@ -531,6 +533,11 @@ class PostgresStore:
         """The newest word on each of ``subjects``, where there is one."""
         rows = await self._read(teaching.VERDICTS, {"ids": as_json(list(subjects))})
         return [Verdict(*row) for row in rows]
+
+    async def evaluations(self, most: int) -> list[ModelMetrics]:
+        """The newest evaluations, newest first."""
+        rows = await self._read(teaching.EVALUATIONS, {"most": most})
+        return [metrics_of(row) for row in rows]
 
     async def of_session(self, session_id: str, most: int) -> list[Conversation]:
         """The newest dialogues of a session, newest first."""

@@ -18,6 +18,7 @@ from audiobot.storage.schema import (
     dismissals,
     idempotency_keys,
     knowledge_sources,
+    model_metrics,
     replay_cursors,
     settled_turns,
     taught_operations,
@@ -204,7 +205,7 @@ BEAT: Final = text(
                 *map(_untouched, (voice_logs, voice_embeddings, voice_ratings)),
                 *map(_untouched, (idempotency_keys, voice_conflicts, knowledge_sources)),
                 *map(_untouched, (replay_cursors, taught_operations, corrections)),
-                *map(_untouched, (settled_turns, dismissals)),
+                *map(_untouched, (settled_turns, dismissals, model_metrics)),
                 "UPDATE voice_logs SET rating = rating, feedback_text = feedback_text,"
                 " updated_at = updated_at, rating_version = rating_version,"
                 " rating_op = rating_op WHERE false",

@@ -167,3 +167,33 @@ ANSWERS: Final = text(
     """
 )
 """Of a session's newest questions those that a correction settles; of two the later one."""
+
+EVALUATE: Final = text(
+    """
+    INSERT INTO model_metrics (id, model_version, avg_rating, total_interactions,
+        positive_ratings, negative_ratings, user_satisfaction, evaluation_period_start,
+        evaluation_period_end, is_current_model, requires_retraining, created_at,
+        held_out_accuracy, details)
+    SELECT evaluation_id, model_version, avg_rating, total_interactions, positive_ratings,
+        negative_ratings, user_satisfaction, evaluation_period_start, evaluation_period_end,
+        is_current_model, requires_retraining, created_at, held_out_accuracy, details
+    FROM json_to_recordset(cast(:rows AS json)) AS row (
+        evaluation_id uuid, model_version text, avg_rating float8, total_interactions int,
+        positive_ratings int, negative_ratings int, user_satisfaction float8,
+        evaluation_period_start timestamptz, evaluation_period_end timestamptz,
+        is_current_model bool, requires_retraining bool, created_at timestamptz,
+        held_out_accuracy float8, details jsonb)
+    ORDER BY 1
+    ON CONFLICT (id) DO NOTHING
+    RETURNING id
+    """
+)
+
+EVALUATIONS: Final = text(
+    """
+    SELECT id AS evaluation_id, model_version, avg_rating, total_interactions, positive_ratings,
+        negative_ratings, user_satisfaction, held_out_accuracy, evaluation_period_start,
+        evaluation_period_end, is_current_model, requires_retraining, created_at, details
+    FROM model_metrics ORDER BY created_at DESC, id DESC LIMIT :most
+    """
+)

@@ -13,7 +13,13 @@ from uuid import UUID
 
 import msgspec
 
-from audiobot.domain import Conversation, Correction, OperatorAnswer, Suggestion
+from audiobot.domain import (
+    Conversation,
+    Correction,
+    ModelMetrics,
+    OperatorAnswer,
+    Suggestion,
+)
 from audiobot.errors import StorageUnavailable, UnknownDialogue
 from audiobot.quarantine import is_quarantined
 from audiobot.storage.index_teaching import Verdict
@@ -207,6 +213,13 @@ class Teaching:
             and settling.corrected_at > turn.created_at
         ]
         return sorted(found, key=lambda a: (a.asked_at, a.log_id), reverse=True)[:most]
+
+    async def evaluations(self, most: int) -> list[ModelMetrics]:
+        """The newest evaluations, newest first."""
+        found = await self._local.evaluations(most) if self._homes.overlaid() else []
+        found += await self._in_home(lambda home: home.evaluations(most))
+        every = {done.evaluation_id: done for done in found}.values()
+        return sorted(every, key=lambda m: (m.created_at, m.evaluation_id), reverse=True)[:most]
 
     # -- laying the journal over PostgreSQL --------------------------------------------------
 
