@@ -71,6 +71,14 @@ async def test_ratings_and_knowledge_of_others_are_taken_up(mark, monkeypatch) -
     assert script.asked == [mark, later]
 
 
+async def test_corrections_of_others_are_taken_up(mark, monkeypatch) -> None:
+    later = ChangeMark(at=NOW, corrections="2")
+    script = Script(Changes(mark=later, corrections=True))
+    await listen(script, mark, 2, monkeypatch)
+    assert script.calls == ["refresh"]
+    assert script.asked == [mark, later]
+
+
 async def test_a_home_that_was_away_at_the_start_has_everything_loaded_again(monkeypatch) -> None:
     away = ChangeMark()
     script = Script(Changes(mark=away), Changes(mark=ChangeMark(at=NOW), reload=True))

@@ -297,8 +297,8 @@ class Batch:
 
 def simple(operations: Iterable[Operation]) -> bool:
     """True when what becomes of each is known from one answer: nothing new hangs on it."""
-    return not any(
-        isinstance(operation, ReplaceKnowledge) or operation.idempotency is not None
+    return all(
+        isinstance(operation, AddConversation | RateConversation) and operation.idempotency is None
         for operation in operations
     )
 
