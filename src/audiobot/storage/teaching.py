@@ -144,8 +144,8 @@ class Teaching:
         ratings = [(turn.updated_at, turn.rating)]
         ratings += [(held.updated_at, held.rating)] if held is not None else []
         ratings += [(ahead.rated_at, ahead.rating)] if ahead is not None else []
-        last = max((at, rating) for at, rating in ratings if at is not None and rating is not None)
-        return last[1] <= _LOW
+        known = [(at, rating) for at, rating in ratings if at is not None and rating is not None]
+        return bool(known) and max(known)[1] <= _LOW
 
     @property
     def _whole_in_home(self) -> bool:
