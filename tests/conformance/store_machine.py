@@ -96,6 +96,7 @@ class StoreAndModel(RuleBasedStateMachine):
         seen=st.booleans(),
     )
     def correct(self, name, text: str, log_ids, withdrawn: bool, seen: bool) -> None:
+        text = f"answer {text}"
         known = self.runner.run(self.store.get_corrections(withdrawn=True))
         versions = {c.correction_id: c.version for c in known}
         call = self.store.correct(

@@ -89,7 +89,7 @@ class StoreThroughFaults(RuleBasedStateMachine):
         withdrawn=st.booleans(),
     )
     def correct(self, name, text: str, log_ids, withdrawn: bool) -> None:
-        self.world.correct(name, text, log_ids, withdrawn)
+        self.world.correct(name, f"answer {text}", log_ids, withdrawn)
 
     @rule(log_ids=st.lists(dialogues, max_size=2, unique=True), dismissed=st.booleans())
     def dismiss(self, log_ids, dismissed: bool) -> None:
