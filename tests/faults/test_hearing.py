@@ -66,3 +66,19 @@ async def test_g12_what_was_rated_out_of_reach_is_learned_when_it_meets_its_dial
             # The first one was rated by another process, just before.
             assert set(await ear.listen()) == {rated, unknown}
             assert (await store.get_conversation(unknown)).rating == 5  # type: ignore[union-attr]
+
+
+async def test_g20_a_dialogue_that_came_after_its_rating_is_readable_in_an_outage(
+    tmp_path: Path, cluster: Cluster, database: str
+):
+    with Proxy(cluster.host, cluster.port) as proxy:
+        dsn = cluster.dsn(database, host=proxy.host, port=proxy.port)
+        async with hybrid(tmp_path / "data", dsn) as store:
+            log_id = store._ids.issue()
+            assert (await store.update_rating(log_id, 4)).status == "pending"
+            await store.add_conversation(log_id, "q", "a", "s")
+            proxy.refuse()
+            await wait_for_mode(store, "fallback")
+            found = await store.get_conversation(log_id)
+            assert found is not None
+            assert (found.user_message, found.rating) == ("q", 4)

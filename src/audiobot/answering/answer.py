@@ -12,6 +12,7 @@ import asyncio
 import contextlib
 import itertools
 import os
+import sys
 from collections import OrderedDict
 from collections.abc import Awaitable, Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
@@ -490,7 +491,8 @@ def _receipt(item: KnowledgeItem, dialogues: list[Near]) -> tuple[Source, ...]:
     kind: SourceKind = "knowledge" if item.questions else "document"
     receipt = [Source(kind=kind, title=item.title, ids=(item.item_id,))]
     if dialogues:
-        ids = tuple(str(near.exemplar.log_id) for near in dialogues)
+        # Ten thousand receipts name the same dialogues: one text for each of them is enough.
+        ids = tuple(sys.intern(str(near.exemplar.log_id)) for near in dialogues)
         # Those of whom nothing is known may be one person, or among the known: the least it can be.
         raters = len({near.exemplar.rater for near in dialogues} - {None}) or 1
         receipt.append(

@@ -58,7 +58,9 @@ FEATURES: Final = (
 )
 _ANSWERED_BY_KNOWLEDGE: Final = 0.8
 _BEYOND_NOISE: Final = 1e-3
-_ROWS_KEPT: Final = 20_000
+_ROWS_KEPT: Final = 4_000
+_NO_VECTOR: Final = np.zeros(0, dtype=np.float32)
+"""A ranking is remembered; the vectors it came from are not."""
 
 
 def load_weights() -> Weights:
@@ -291,7 +293,12 @@ class Ranker:
             float(outside.mean()),
         )
         ranked = [
-            Ranked(self.items[i], float(fused[i]), tuple(spoke.get(i, ())), i in learned)
+            Ranked(
+                self.items[i],
+                float(fused[i]),
+                tuple(near._replace(vector=_NO_VECTOR) for near in spoke.get(i, ())),
+                i in learned,
+            )
             for i in order.tolist()
         ]
         return Ranking(ranked, features)

@@ -264,7 +264,11 @@ class StorageAdapter:
         operation = committed.operation
         effect = effect_of(committed, self.in_memory_storage, from_postgres=True)
         self._tally.wrote(operation, effect, journaled=False)
-        if committed.rating is None:  # else only PostgreSQL has both
+        if isinstance(operation, AddConversation) and committed.rating is not None:
+            # Its rating came before it, maybe to another process: what is known of it is held.
+            rated = msgspec.structs.replace(operation.conversation, rating=committed.rating)
+            self.in_memory_storage.hold(rated)
+        else:
             self.in_memory_storage.apply(operation)
         if isinstance(operation, ReplaceKnowledge):
             self._knowledge = _newest([*self._knowledge, operation.source])
