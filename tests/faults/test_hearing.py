@@ -5,6 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 from uuid import UUID
 
+from audiobot.domain import KnowledgeItem
 from audiobot.ports import ChangeMark
 from audiobot.storage.adapter import StorageAdapter
 from tests.conformance.hybrid import hybrid, wait_for_mode, wait_until_carried
@@ -82,3 +83,23 @@ async def test_g20_a_dialogue_that_came_after_its_rating_is_readable_in_an_outag
             found = await store.get_conversation(log_id)
             assert found is not None
             assert (found.user_message, found.rating) == ("q", 4)
+
+
+async def test_g20_knowledge_imported_in_an_outage_stays_known_in_the_next_one(
+    tmp_path: Path, cluster: Cluster, database: str
+):
+    """What PostgreSQL said before it was carried over must not come back."""
+    with Proxy(cluster.host, cluster.port) as proxy:
+        dsn = cluster.dsn(database, host=proxy.host, port=proxy.port)
+        async with hybrid(tmp_path / "data", dsn) as store:
+            for title in ("first", "second"):
+                item = KnowledgeItem(item_id=title, title=title, answer="a")
+                proxy.refuse()
+                await store.replace_knowledge("a.csv", [item])
+                proxy.pass_through()
+                await wait_for_mode(store, "recovering")
+                await wait_for_mode(store, "postgres")
+            proxy.refuse()
+            await wait_for_mode(store, "fallback")
+            [known] = await store.get_knowledge()
+            assert [item.title for item in known.items] == ["second"]

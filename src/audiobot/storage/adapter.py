@@ -291,6 +291,8 @@ class StorageAdapter:
         effect = effect_of(committed, self.in_memory_storage)
         operation = committed.operation
         self._tally.wrote(operation, effect, journaled=True)
+        if isinstance(operation, ReplaceKnowledge):
+            self._knowledge = _newest([*self._knowledge, operation.source])
         if isinstance(operation, Correct):
             self._teaching.learned([operation.correction])
         if isinstance(operation, RateConversation) and not committed.known:
@@ -330,7 +332,7 @@ class StorageAdapter:
             stats, present = await self._counted(self._postgres)
             self._tally.renew(stats, present)
             carried = self._local.replayed
-        self._knowledge = await self._postgres.knowledge()
+        self._know_sources(await self._postgres.knowledge())
         self._teaching.learned(await self._postgres.corrections())
         remembered = _Remembered(
             stats,
@@ -345,6 +347,10 @@ class StorageAdapter:
         data = msgspec.msgpack.encode(remembered)
         with contextlib.suppress(OSError):
             await asyncio.to_thread(partial(_replace, path, data))
+
+    def _know_sources(self, found: list[KnowledgeSource]) -> None:
+        """Keep what PostgreSQL knows; while there is something to carry, it lacks that."""
+        self._knowledge = _newest([*self._knowledge, *found]) if self._overlaid else found
 
     async def _counted(self, postgres: PostgresStore) -> tuple[Stats, set[UUID]]:
         """PostgreSQL's totals, and which doubtful operations they count.
@@ -835,7 +841,7 @@ class StorageAdapter:
         home = self._home
         if home is not None:
             try:
-                self._knowledge = await home.knowledge()
+                self._know_sources(await home.knowledge())
             except DatabaseTrouble as trouble:
                 self._met(trouble)
         sources = self._knowledge
