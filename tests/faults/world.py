@@ -297,8 +297,6 @@ class World:
     def read(self, log_id: uuid.UUID) -> None:
         whole = self.store.status().complete
         found = self._call(self.store.get_conversation(log_id))
-        if found is None:  # the first read over a connection that was cut finds that out
-            found = self._call(self.store.get_conversation(log_id))
         whole = whole and self.store.status().complete
         if found is None:
             assert not whole

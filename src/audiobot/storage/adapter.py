@@ -529,12 +529,16 @@ class StorageAdapter:
 
     async def _ask(self, log_id: UUID) -> tuple[Conversation | None, tuple[int, bytes], bool]:
         """A dialogue as PostgreSQL has it, its rating's version, and whether it could be asked."""
-        home = self._home
-        if home is not None:
+        for _ in range(2):
+            home = self._home
+            if home is None:
+                break
             try:
                 return *await home.get(log_id), True
             except DatabaseTrouble as trouble:
                 self._met(trouble)
+                if trouble.reason != "lost":
+                    break  # a connection that was cut says nothing of the next one
         return None, (0, b""), not self._hybrid
 
     async def replace_knowledge(self, name: str, items: Sequence[KnowledgeItem]) -> bool:
@@ -870,7 +874,8 @@ class StorageAdapter:
             missing_records=self._missing + self._local.unreadable + self._local.suspect_segments,
             conflicts=self._local.conflicts + self._conflicts,
             orphans=self._orphans if self._hybrid else self._local.orphans,
-            complete=not self._hybrid or self._state.to_postgres,
+            complete=not self._hybrid
+            or (self._state.to_postgres and self._switch is not None and self._switch.sure),
             refused=self._refused,
             doubtful=len(self._tally.doubtful),
             waiting={

@@ -48,7 +48,8 @@ class Switch:
     """Owns the mode of a store with a DATABASE_URL; see the module.
 
     ``prepare`` is run each time PostgreSQL is reached, before the mode changes; what it raises
-    counts as not reached. ``tried`` is set once the first attempt to reach it has ended.
+    counts as not reached. ``tried`` is set once the first attempt to reach it has ended; ``sure``
+    is false from a live call's trouble to the next good heartbeat.
     """
 
     def __init__(
@@ -75,7 +76,7 @@ class Switch:
         self._tasks: list[asyncio.Task[None]] = []
         self._batch = BATCH
         self.tried = asyncio.Event()
-        self.database_ok = False
+        self.database_ok = self.sure = False
         self.refused = 0
 
     def start(self) -> None:
@@ -109,6 +110,7 @@ class Switch:
         """A live call failed."""
         if not self._state.to_postgres:
             return
+        self.sure = False
         if self._circuit.failed(_now(), trouble.reason):
             self._open(trouble.reason)
         elif trouble.reason in AT_ONCE:
@@ -188,7 +190,7 @@ class Switch:
         except DatabaseTrouble as trouble:
             self.database_ok = False
             return trouble.reason
-        self.database_ok = True
+        self.database_ok = self.sure = True
         return None
 
     async def _reach(self) -> Reason | None:
@@ -207,7 +209,7 @@ class Switch:
             found = trouble_of(error)
             # A value refused while the schema is brought up: it is not the schema it says it is.
             return found.reason if isinstance(found, DatabaseTrouble) else "schema"
-        self.database_ok = True
+        self.database_ok = self.sure = True
         return None
 
     # -- replay ------------------------------------------------------------------------------
