@@ -20,6 +20,7 @@ from audiobot.storage import statements_teaching as teaching
 from audiobot.storage.dsn import parse_dsn
 from audiobot.storage.postgres import PostgresStore
 from audiobot.storage.schema import metadata
+from audiobot.storage.session import Session
 from audiobot.storage.upgrading import upgrade
 from tests.conftest import migrate
 from tests.old_database import make_old, shape
@@ -459,8 +460,11 @@ async def test_g01_a_commit_is_on_disk_whatever_the_database_is_set_to(
     cluster.execute(f"ALTER DATABASE {database} SET synchronous_commit = {given}")
     store = PostgresStore(parse_dsn(cluster.dsn(database)))
 
-    async def ask(connection) -> str:
-        return (await connection.execute(text("SHOW synchronous_commit"))).scalar_one()
+    async def ask(session: Session) -> str:
+        [(value,)] = await session.execute(text("SHOW synchronous_commit"))
+        return value
 
     assert await store._within(5, ask) == in_force
+    [[(value,)]] = await store._at_once(5, (text("SHOW synchronous_commit"), {}))
+    assert value == in_force
     await store.close()

@@ -60,7 +60,7 @@ from audiobot.storage.operations import (
     OperationIds,
     RateConversation,
 )
-from audiobot.storage.session import Session, Step
+from audiobot.storage.session import Session, Step, prepare
 from audiobot.storage.trouble import DatabaseTrouble, DataRefused
 
 _T = TypeVar("_T")
@@ -163,7 +163,8 @@ class PostgresStore:
         """
         self._generation += 1
 
-    def _opened(self, raw: object, record: ConnectionPoolEntry) -> None:  # noqa: ARG002  # an event's shape
+    def _opened(self, raw: Any, record: ConnectionPoolEntry) -> None:
+        prepare(raw.driver_connection)
         record.info["generation"] = self._generation
 
     def _must_be_new(self, raw: object, record: ConnectionPoolEntry, used: object) -> None:  # noqa: ARG002

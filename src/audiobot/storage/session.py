@@ -11,9 +11,12 @@ from __future__ import annotations
 
 import functools
 from collections.abc import Mapping, Sequence
+from datetime import datetime
 from typing import Any, Final
 
 import psycopg
+from psycopg.abc import Buffer
+from psycopg.adapt import Loader
 from psycopg.rows import namedtuple_row
 from sqlalchemy import TextClause
 from sqlalchemy.dialects.postgresql.psycopg import PGDialect_psycopg
@@ -44,8 +47,28 @@ def _query(statement: TextClause) -> bytes:
     return str(statement.compile(dialect=_DIALECT)).encode()
 
 
+class _IsoLoader(Loader):
+    """A time as it is written within the transaction.
+
+    psycopg looks at the session's own DateStyle, which is back by the time a whole transaction's
+    results are read.
+    """
+
+    def load(self, data: Buffer) -> datetime:
+        """The moment; ``DataError`` for what Python has none for."""
+        try:
+            return datetime.fromisoformat(bytes(data).decode())
+        except ValueError as error:
+            raise psycopg.DataError("a time that no datetime can hold") from error
+
+
+def prepare(connection: psycopg.AsyncConnection[Any]) -> None:
+    """Make a new connection fit for sessions."""
+    connection.adapters.register_loader("timestamptz", _IsoLoader)
+
+
 class Session:
-    """A transaction on ``connection``, which is in autocommit and in no transaction."""
+    """A transaction on a prepared ``connection``, in autocommit and in no transaction."""
 
     def __init__(self, connection: psycopg.AsyncConnection[Any]) -> None:
         self._cursor = psycopg.AsyncClientCursor(connection, row_factory=namedtuple_row)
