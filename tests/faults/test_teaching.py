@@ -25,6 +25,7 @@ from tests.conformance.hybrid import (
     wait_for_mode,
     wait_until_carried,
 )
+from tests.faults.test_late_writes import blocked_or_done, connected
 from tests.postgres import Cluster
 from tests.proxy import Proxy, free_port
 
@@ -144,14 +145,13 @@ async def test_g07_a_live_correction_is_above_what_another_machines_clock_said(
 async def test_g06_two_transactions_that_change_one_correction_leave_the_later_ones_turns(
     cluster: Cluster, database: str, postgres: PostgresStore
 ):
-    async with postgres._engine.connect() as connection:
-        async with connection.begin():
-            await Batch(connection, live=True, careful=False).apply([correct("one", 1, TURN)])
-            second = asyncio.create_task(
-                postgres.replay([correct("two", 10**18, OTHER)], JOURNAL, 1)
-            )
-            await asyncio.sleep(0.2)
-            assert not second.done()
+    async with connected(cluster, database) as session:
+        await session.begin()
+        await Batch(session, live=True, careful=False).apply([correct("one", 1, TURN)])
+        second = asyncio.create_task(postgres.replay([correct("two", 10**18, OTHER)], JOURNAL, 1))
+        await blocked_or_done(cluster, database, second)
+        assert not second.done()
+        await session.commit()
         await second
     _, settled, _, _ = tables(cluster, database)
     assert settled == [(OTHER, NAME)]
