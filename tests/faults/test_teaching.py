@@ -122,9 +122,11 @@ async def test_g07_a_zombies_correction_does_not_overwrite_a_newer_one(
     newer = await postgres.commit(correct("newer", 2, OTHER))
     await postgres.commit(dismiss(2, OTHER, dismissed=False))
     before = tables(cluster, database)
-    async with postgres._engine.connect() as connection, connection.begin():
-        batch = Batch(connection, live=True, careful=False)
+    async with connected(cluster, database) as session:
+        await session.begin()
+        batch = Batch(session, live=True, careful=False)
         found = await batch.apply([late, late_dismissal])
+        await session.commit()
     assert not found[late.op_id].fresh  # type: ignore[union-attr]
     assert tables(cluster, database) == before
     assert newer.replaced is not None
