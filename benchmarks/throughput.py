@@ -151,7 +151,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--quick", action="store_true", help="one short round: does it run?")
     quick = parser.parse_args().quick
-    rounds, seconds = (1, 2.0) if quick else (5, 5.0)
+    rounds, seconds = (1, 2.0) if quick else (3, 5.0)
     figures: list[Figure] = []
     with tempfile.TemporaryDirectory() as made, echo_server(BUCKETS) as echo:
         for mode in ("memory", "postgres"):
