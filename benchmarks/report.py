@@ -106,6 +106,10 @@ def flames() -> str:
     for layer in layers:
         cells = (f"{shares.get(layer, 0.0):.0%}" for shares in columns.values())
         lines.append(f"| {layer} | " + " | ".join(cells) + " |")
+    graphs = ", ".join(
+        f"[{name}](pictures/flame-{name.replace(', ', '-')}.svg)" for name in columns
+    )
+    lines += ["", f"Flame graphs, to be opened and searched: {graphs}."]
     return "\n".join(lines)
 
 
@@ -136,7 +140,10 @@ def main() -> None:
         f"{where['kernel']}; {used}; seed {results[0]['seed']}."
     )
     page = PAGE.read_text(encoding="utf-8")
-    page = between(page, "measured", f"{table(results)}\n\n{told}")
+    shown = "![how far each figure is from its target](pictures/bench-targets.svg)"
+    if "steady_memory" in kept:
+        shown += "\n\n![resident memory over half an hour](pictures/bench-memory.svg)"
+    page = between(page, "measured", f"{table(results)}\n\n{told}\n\n{shown}")
     PAGE.write_text(between(page, "flames", flames()), encoding="utf-8")
 
 
