@@ -16,7 +16,7 @@ from audiobot.storage.adapter import StorageAdapter
 from audiobot.storage.directory import DataDirectory, DialogueIds, KeySet, file_system
 from audiobot.storage.index import Index
 from audiobot.storage.journal import Position
-from audiobot.storage.memory import SafeInMemoryStorage
+from audiobot.storage.memory import MAX_EARLY, SafeInMemoryStorage
 from audiobot.storage.operations import AddConversation, RateConversation
 
 IDS = DialogueIds([b"1" * 32])
@@ -100,6 +100,19 @@ def test_g07_memory_ignores_a_late_or_repeated_rating() -> None:
     for op in (rating(kept.log_id, 5, 10), rating(kept.log_id, 1, 9), rating(kept.log_id, 5, 10)):
         memory.apply(op)
     assert memory.conversations[0].rating == 5
+
+
+def test_g07_memory_keeps_a_rating_for_a_dialogue_that_comes_after_it() -> None:
+    memory, late = SafeInMemoryStorage(), dialogue()
+    for op in (rating(late.log_id, 4, 2), rating(late.log_id, 1, 1)):
+        memory.apply(op)
+    memory.apply(AddConversation(op_id=uuid.uuid4(), conversation=late))
+    assert memory.conversations[0].rating == 4
+    memory.apply(rating(late.log_id, 5, 3))
+    assert memory.conversations[0].rating == 5
+    for _ in range(MAX_EARLY + 1):
+        memory.apply(rating(uuid.uuid4(), 3, 1))
+    assert len(memory._early) == MAX_EARLY
 
 
 def test_memory_shows_vectors_by_id_and_dialogues_as_a_sequence() -> None:

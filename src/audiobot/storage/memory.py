@@ -6,6 +6,7 @@ still in the journal, rateable, counted and exportable.
 
 from __future__ import annotations
 
+from collections import OrderedDict
 from collections.abc import Iterator, Mapping, Sequence
 from itertools import islice
 from typing import Final, overload
@@ -21,6 +22,7 @@ from audiobot.storage.operations import (
 
 MAX_CONVERSATIONS: Final = 10_000
 MAX_BYTES: Final = 64 << 20
+MAX_EARLY: Final = 1_000
 _OVERHEAD: Final = 1_200
 """Bytes that a record's objects take beside its text and vector, measured on CPython 3.11."""
 
@@ -40,6 +42,7 @@ class SafeInMemoryStorage:
         self._held: dict[UUID, Conversation] = {}
         self._unrated: dict[UUID, None] = {}
         self._versions: dict[UUID, tuple[int, bytes]] = {}
+        self._early: OrderedDict[UUID, RateConversation] = OrderedDict()
         self._bytes = 0
 
     @property
@@ -68,6 +71,10 @@ class SafeInMemoryStorage:
         """The version of the rating held, with its ``op_id``; zero when there is none."""
         return self._versions.get(log_id, (0, b""))
 
+    def early(self, log_id: UUID) -> RateConversation | None:
+        """The newest rating of a dialogue that is not held, if it came lately."""
+        return self._early.get(log_id)
+
     def apply(self, operation: Operation) -> None:
         """Follow a committed operation; repeats change nothing."""
         match operation:
@@ -82,6 +89,10 @@ class SafeInMemoryStorage:
     def hold(self, conversation: Conversation, version: tuple[int, bytes] = (0, b"")) -> None:
         """Keep a dialogue at hand, evicting others if that takes it over a bound."""
         log_id = conversation.log_id
+        early = self._early.pop(log_id, None)
+        if early is not None and (early.version, early.op_id.bytes) > version:
+            conversation = with_rating(conversation, early)
+            version = (early.version, early.op_id.bytes)
         self._held[log_id] = conversation
         self._versions[log_id] = version
         self._bytes += _weight(conversation)
@@ -95,7 +106,16 @@ class SafeInMemoryStorage:
     def _rate(self, operation: RateConversation) -> None:
         held = self._held.get(operation.log_id)
         version = (operation.version, operation.op_id.bytes)
-        if held is None or version <= self._versions[operation.log_id]:
+        if held is None:
+            # Its dialogue may come after it: then the rating is here.
+            known = self._early.get(operation.log_id)
+            if known is None or version > (known.version, known.op_id.bytes):
+                self._early[operation.log_id] = operation
+                self._early.move_to_end(operation.log_id)
+            while len(self._early) > MAX_EARLY:
+                self._early.popitem(last=False)
+            return
+        if version <= self._versions[operation.log_id]:
             return
         now_rated = with_rating(held, operation)
         self._held[operation.log_id] = now_rated

@@ -44,7 +44,8 @@ def effect_of(
     operation = committed.operation
     match operation:
         case AddConversation():
-            return Effect(None, committed.rating or 0)
+            early = memory.early(operation.conversation.log_id)
+            return Effect(None, committed.rating or (early.rating if early else 0))
         case RateConversation():
             if from_postgres and committed.known:
                 return Effect(committed.before or 0, operation.rating)
