@@ -28,6 +28,7 @@ from tests.servers import Server, start
 
 from audiobot.storage.directory import LEAST_FREE_BYTES
 from audiobot.storage.schema import metadata
+from audiobot.storage.upgrading import head
 
 SEED = 20_261_124
 DISK_MEGABYTES = 40
@@ -223,17 +224,9 @@ def on(work: Callable[[Stage], object]) -> Step:
 
 TABLES = ", ".join(metadata.tables)
 WITHOUT_DIALOGUES = ("idempotency_keys", "replay_cursors", "voice_conflicts")
-NEWER_TABLES = (
-    "id_keys",
-    "idempotency_keys",
-    "knowledge_sources",
-    "replay_cursors",
-    "storage_heartbeat",
-    "voice_conflicts",
-    "voice_log_counts",
-    "voice_ratings",
-)
-"""What the revision before this one did not have."""
+OLDEST_TABLES = {"model_metrics", "training_datasets", "voice_embeddings", "voice_logs"}
+NEWER_TABLES = sorted(metadata.tables.keys() - OLDEST_TABLES)
+"""What the first revision did not have."""
 
 
 def read_only(stage: Stage) -> None:
@@ -259,7 +252,7 @@ def make_tables_again(stage: Stage) -> None:
 
 
 def a_revision_behind(stage: Stage) -> None:
-    """The number of the one before, and nothing that it did not have."""
+    """The number of the first one, and nothing that it did not have."""
     stage.at_once(
         "CREATE SCHEMA aside",
         *(f"ALTER TABLE {name} SET SCHEMA aside" for name in NEWER_TABLES),
@@ -272,7 +265,7 @@ def the_revision_again(stage: Stage) -> None:
     stage.at_once(
         *(f"ALTER TABLE aside.{name} SET SCHEMA public" for name in NEWER_TABLES),
         "DROP SCHEMA aside",
-        "UPDATE alembic_version SET version_num = 'hybrid_002'",
+        f"UPDATE alembic_version SET version_num = '{head()}'",
     ).commit()
 
 
