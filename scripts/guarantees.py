@@ -12,6 +12,8 @@ import re
 import sys
 from pathlib import Path
 
+from pages import write_or_check
+
 ROOT = Path(__file__).parent.parent
 PAGE = ROOT / "docs" / "guarantees.md"
 
@@ -78,15 +80,7 @@ def main() -> int:
     if missing:
         sys.stderr.write(f"guarantees without a test: {missing}\n")
         return 1
-    text = page(found)
-    if "--check" in sys.argv:
-        if not PAGE.exists() or PAGE.read_text(encoding="utf-8") != text:
-            sys.stderr.write("docs/guarantees.md is out of date: run make guarantees\n")
-            return 1
-        return 0
-    PAGE.parent.mkdir(exist_ok=True)
-    PAGE.write_text(text, encoding="utf-8")
-    return 0
+    return write_or_check(PAGE, page(found), "guarantees")
 
 
 if __name__ == "__main__":

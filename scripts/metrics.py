@@ -10,6 +10,8 @@ from __future__ import annotations
 import sys
 from pathlib import Path
 
+from pages import write_or_check
+
 from audiobot.telemetry import Metrics
 
 PAGE = Path(__file__).parent.parent / "docs" / "metrics.md"
@@ -49,14 +51,7 @@ def page() -> str:
 
 def main() -> int:
     """Write or check the page."""
-    text = page()
-    if "--check" in sys.argv:
-        if not PAGE.exists() or PAGE.read_text(encoding="utf-8") != text:
-            sys.stderr.write("docs/metrics.md is out of date: run make metrics\n")
-            return 1
-        return 0
-    PAGE.write_text(text, encoding="utf-8")
-    return 0
+    return write_or_check(PAGE, page(), "metrics")
 
 
 if __name__ == "__main__":

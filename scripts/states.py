@@ -11,6 +11,8 @@ import sys
 from pathlib import Path
 from typing import get_args
 
+from pages import write_or_check
+
 from audiobot.domain import StorageMode
 from audiobot.messages import codes, sentence
 from audiobot.storage.circuit import AT_ONCE
@@ -76,14 +78,7 @@ def main() -> int:
     if missing:
         sys.stderr.write(f"no sentence for: {missing}\n")
         return 1
-    text = page()
-    if "--check" in sys.argv:
-        if not PAGE.exists() or PAGE.read_text(encoding="utf-8") != text:
-            sys.stderr.write("docs/states.md is out of date: run make guarantees\n")
-            return 1
-        return 0
-    PAGE.write_text(text, encoding="utf-8")
-    return 0
+    return write_or_check(PAGE, page(), "guarantees")
 
 
 if __name__ == "__main__":

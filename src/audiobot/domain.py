@@ -10,6 +10,7 @@ import json
 import math
 import re
 import struct
+from collections.abc import Mapping
 from datetime import UTC, datetime
 from typing import Any, Literal
 from uuid import UUID
@@ -257,6 +258,24 @@ class Stats(msgspec.Struct, frozen=True, kw_only=True):
     def improvement_rate(self) -> float:
         """Share of the last 24 hours' dialogues that were rated 4-5, 0.0 when there are none."""
         return self.recent_positive / self.recent if self.recent else 0.0
+
+
+def stats_of_counts(
+    counts: Mapping[int, int], *, recent: int, recent_positive: int, as_of: datetime
+) -> Stats:
+    """Totals from how many dialogues have each rating, 0 for none; 0-5 are all there."""
+    rated = sum(counts[r] for r in range(1, 6))
+    return Stats(
+        total_interactions=rated + counts[0],
+        rated_interactions=rated,
+        rating_sum=sum(r * counts[r] for r in range(1, 6)),
+        positive_ratings=counts[4] + counts[5],
+        negative_ratings=counts[1] + counts[2],
+        recent=recent,
+        recent_positive=recent_positive,
+        complete=True,
+        as_of=as_of,
+    )
 
 
 class StorageStatus(msgspec.Struct, frozen=True, kw_only=True):

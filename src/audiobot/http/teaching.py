@@ -5,7 +5,6 @@ from __future__ import annotations
 from typing import Annotated, Any, Final
 
 from fastapi import APIRouter, Path, Query
-from pydantic import BaseModel
 from starlette.requests import Request
 from starlette.responses import Response
 
@@ -82,7 +81,7 @@ def make_router(services: Services) -> APIRouter:
         summary="Take turns or suggestions out of sight, or back",
         response_model=DismissReply,
         responses=WRITE_ERRORS,
-        openapi_extra={**access.bearer(), **body_of(DismissRequest)},
+        openapi_extra={**access.bearer(), **wire.body_of(DismissRequest)},
     )
     async def dismiss(request: Request) -> Response:
         access.require_operator(request)
@@ -115,7 +114,7 @@ def make_router(services: Services) -> APIRouter:
         summary="Answer questions from now on",
         response_model=CorrectionReply,
         responses=WRITE_ERRORS,
-        openapi_extra={**access.bearer(), **body_of(CorrectionRequest)},
+        openapi_extra={**access.bearer(), **wire.body_of(CorrectionRequest)},
     )
     async def correct(request: Request) -> Response:
         access.require_operator(request)
@@ -187,16 +186,6 @@ def make_router(services: Services) -> APIRouter:
         )
 
     return router
-
-
-def body_of(model: type[BaseModel]) -> dict[str, Any]:
-    """OpenAPI's description of a JSON body."""
-    return {
-        "requestBody": {
-            "required": True,
-            "content": {"application/json": {"schema": model.model_json_schema()}},
-        }
-    }
 
 
 def _item(correction: Correction) -> CorrectionItem:

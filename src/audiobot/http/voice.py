@@ -34,10 +34,7 @@ ERRORS: dict[int | str, dict[str, Any]] = {
 def body_of(model: type[ProcessRequest | FeedbackRequest]) -> dict[str, Any]:
     """OpenAPI's description of a JSON body and of the headers that both POSTs know."""
     return {
-        "requestBody": {
-            "required": True,
-            "content": {"application/json": {"schema": model.model_json_schema()}},
-        },
+        **wire.body_of(model),
         "parameters": [
             {
                 "name": "Idempotency-Key",

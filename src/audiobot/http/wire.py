@@ -71,6 +71,16 @@ _MALFORMED: Final = {"body_too_large": 413, "content_type": 415}
 _HTTP_CODES: Final = {404: "not_found", 405: "method_not_allowed"}
 
 
+def body_of(model: type[BaseModel]) -> dict[str, Any]:
+    """OpenAPI's description of a JSON body."""
+    return {
+        "requestBody": {
+            "required": True,
+            "content": {"application/json": {"schema": model.model_json_schema()}},
+        }
+    }
+
+
 def reply(model: BaseModel, status: int = 200, headers: dict[str, str] | None = None) -> Response:
     """A reply as JSON."""
     return Response(model.model_dump_json(), status, headers, "application/json")

@@ -23,7 +23,15 @@ from pathlib import Path
 from typing import Final, NamedTuple
 from uuid import UUID
 
-from audiobot.domain import Conversation, Idempotency, KnowledgeSource, Stats, content_hash, utc_now
+from audiobot.domain import (
+    Conversation,
+    Idempotency,
+    KnowledgeSource,
+    Stats,
+    content_hash,
+    stats_of_counts,
+    utc_now,
+)
 from audiobot.errors import IdempotencyMismatch
 from audiobot.storage import index_teaching as teaching
 from audiobot.storage.frames import Gap
@@ -533,18 +541,7 @@ class Index:
                     (since, since),
                 ).fetchall()
             )
-        rated = sum(counts[r] for r in range(1, 6))
-        return Stats(
-            total_interactions=rated + counts[0],
-            rated_interactions=rated,
-            rating_sum=sum(r * counts[r] for r in range(1, 6)),
-            positive_ratings=counts[4] + counts[5],
-            negative_ratings=counts[1] + counts[2],
-            recent=counts[6],
-            recent_positive=counts[7],
-            complete=True,
-            as_of=now,
-        )
+        return stats_of_counts(counts, recent=counts[6], recent_positive=counts[7], as_of=now)
 
     def orphans(self) -> int:
         """Ratings whose dialogue has not arrived."""

@@ -31,6 +31,7 @@ from audiobot.domain import (
     ModelMetrics,
     OperatorAnswer,
     Stats,
+    stats_of_counts,
     utc_now,
 )
 from audiobot.errors import IdempotencyMismatch, InvalidValue
@@ -614,17 +615,8 @@ def stats_of(rows: Iterable[Any], now: datetime) -> Stats:
     for rating, dialogues, of_last_day in rows:
         counts[int(rating)] += int(dialogues)
         recent[int(rating)] += int(of_last_day)
-    rated = sum(counts[r] for r in range(1, 6))
-    return Stats(
-        total_interactions=rated + counts[0],
-        rated_interactions=rated,
-        rating_sum=sum(r * counts[r] for r in range(1, 6)),
-        positive_ratings=counts[4] + counts[5],
-        negative_ratings=counts[1] + counts[2],
-        recent=sum(recent.values()),
-        recent_positive=recent[4] + recent[5],
-        complete=True,
-        as_of=now,
+    return stats_of_counts(
+        counts, recent=sum(recent.values()), recent_positive=recent[4] + recent[5], as_of=now
     )
 
 
