@@ -703,6 +703,8 @@ class StorageAdapter:
             found = local if asked or local is not None else await self._local.get(log_id)
             if found is None and not self._ids.genuine(log_id) and (asked or not self._any_id):
                 raise UnknownDialogue("unknown_dialogue")
+            if found is None and not asked and self._switch is not None:
+                self._switch.sure = False  # a heartbeat may have been well since it was asked
             return found
         held = self.in_memory_storage.get(log_id)
         if ahead is not None and (ahead.version, ahead.op_id.bytes) > version:
