@@ -22,6 +22,7 @@ from audiobot.storage.postgres import PostgresStore
 from audiobot.storage.session import Session
 from audiobot.storage.trouble import DatabaseTrouble
 from tests.conformance.hybrid import hybrid, wait_for_mode, wait_for_reason, wait_until_carried
+from tests.faults.crowd import older_dialogues
 from tests.faults.world import IDS, READ_SECONDS, WRITE_SECONDS, scaled_down
 from tests.postgres import Cluster
 from tests.proxy import Proxy
@@ -254,3 +255,39 @@ async def test_g06_a_key_of_the_last_outage_is_known_in_the_next(by_proxy: Proxy
         assert again.log_id == first.log_id
         by_proxy.pass_through()
         await wait_until_carried(store)
+
+
+async def test_g08_a_list_in_the_middle_of_replay_has_the_ratings_that_only_the_journal_has(
+    cluster: Cluster, database: str, by_proxy: Proxy, tmp_path: Path
+):
+    """Dialogues that PostgreSQL has and memory not, rated anew in an outage."""
+    better, worse, same = await older_dialogues(tmp_path / "before", cluster.dsn(database), 3)
+    for log_id, rating in ((better, 1), (worse, 5), (same, 4)):
+        await rate_elsewhere(cluster, database, tmp_path / "before", log_id, rating)
+    held = "SELECT id FROM voice_logs ORDER BY id FOR UPDATE"
+    async with (
+        hybrid(tmp_path / "data", by_proxy.dsn) as store,
+        await psycopg.AsyncConnection.connect(cluster.dsn(database)) as blocking,
+    ):
+        assert store.at_hand(better) is None
+        by_proxy.refuse()
+        await wait_for_mode(store, "fallback")
+        for log_id, rating in ((better, 5), (worse, 2)):
+            assert (await store.update_rating(log_id, rating)).status == "pending"
+        await blocking.execute(held)
+        by_proxy.pass_through()
+        await wait_for_mode(store, "recovering")
+        assert store.status().journal_backlog
+        found = {c.log_id: c.rating async for c in store.get_rated_conversations(4)}
+        assert found == {better: 5, same: 4}
+        await blocking.rollback()
+        await wait_until_carried(store)
+        assert {c.log_id: c.rating async for c in store.get_rated_conversations(4)} == found
+
+
+async def rate_elsewhere(
+    cluster: Cluster, database: str, path: Path, log_id: uuid.UUID, rating: int
+) -> None:
+    """As another process rates it."""
+    async with hybrid(path, cluster.dsn(database)) as other:
+        await other.update_rating(log_id, rating)

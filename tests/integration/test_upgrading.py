@@ -85,7 +85,7 @@ async def test_g19_serve_tells_what_hinders_the_upgrade(cluster: Cluster, old: s
     dsn = parse_dsn(cluster.dsn(old))
     store = PostgresStore(dsn)
     try:
-        switch = Switch(Mock(), store, Mock(), Mock(), Mock(), Mock())
+        switch = Switch(Mock(), store, Mock(), Mock(), Mock(), Mock(), Mock())
         assert await switch._reach() == "hindered"
     finally:
         await store.close()

@@ -125,13 +125,28 @@ class Scene:
         self.houses: list[float] = []
         self.house_fails: Exception | None = None
         self.prepare: Exception | None = None
+        self.recounts: list[tuple[float, str]] = []
+        self.recount_fails: list[Exception] = []
         self.switch = Switch(
-            self.state, self.postgres, self.local, tally, self._prepare, self._keep_house
+            self.state,
+            self.postgres,
+            self.local,
+            tally,
+            self._prepare,
+            self._recount,
+            self._keep_house,
         )
+        self.tally = tally
 
     async def _prepare(self) -> None:
         if self.prepare is not None:
             raise self.prepare
+
+    async def _recount(self) -> None:
+        self.recounts.append((now(), self.state.mode))
+        if self.recount_fails:
+            raise self.recount_fails.pop()
+        self.tally.stale = False
 
     async def _keep_house(self) -> None:
         self.houses.append(now())
@@ -408,6 +423,20 @@ async def test_g08_a_write_that_went_to_the_journal_is_carried_after_the_next_go
             ("recovering", "postgres", "carried"),
         ]
         assert scene.postgres.cursor == 1
+
+
+@on_a_virtual_clock
+async def test_g20_it_is_back_only_when_the_totals_count_what_was_carried():
+    async with playing() as scene:
+        await until(2.25)
+        assert scene.recounts == []
+        scene.local.last, scene.tally.stale = 1, True
+        scene.recount_fails = [DatabaseTrouble("timeout")]
+        scene.switch.journaled()
+        await when(lambda: scene.state.mode == "recovering")
+        await when(lambda: scene.state.mode == "postgres")
+        assert [mode for _, mode in scene.recounts] == ["recovering", "recovering"]
+        assert not scene.tally.stale
 
 
 @on_a_virtual_clock

@@ -58,6 +58,7 @@ from audiobot.errors import (
 from audiobot.ports import NO_METER, ChangeMark, Changes, Meter, Reply
 from audiobot.storage.directory import DataDirectory, DialogueIds, KeySet
 from audiobot.storage.dsn import Dsn
+from audiobot.storage.homes import Homes
 from audiobot.storage.journal import replace_file
 from audiobot.storage.local import LocalStore
 from audiobot.storage.memory import MAX_BYTES, MAX_CONVERSATIONS, SafeInMemoryStorage
@@ -77,10 +78,11 @@ from audiobot.storage.operations import (
     with_rating,
 )
 from audiobot.storage.postgres import READ_SECONDS, WRITE_SECONDS, PostgresStore
+from audiobot.storage.rated import RatedDialogues, with_rating_of
 from audiobot.storage.replay import adopt, count_refused
 from audiobot.storage.switch import Switch
 from audiobot.storage.tally import Tally, effect_of
-from audiobot.storage.teaching import Homes, Teaching
+from audiobot.storage.teaching import Teaching
 from audiobot.storage.trouble import DatabaseTrouble, DataRefused
 
 _MAX_RATER: Final = 64
@@ -172,17 +174,16 @@ class StorageAdapter:
         self._keys_known = not self._hybrid
         self._adopted = False
         self._knowledge: list[KnowledgeSource] = []
-        self._teaching = Teaching(
-            Homes(
-                local=self._local,
-                hybrid=self._hybrid,
-                home=lambda: self._home,
-                overlaid=lambda: self._overlaid,
-                met=self._met,
-                at_hand=self.at_hand,
-                find=self.get_conversation,
-            )
+        self._homes = Homes(
+            local=self._local,
+            hybrid=self._hybrid,
+            home=lambda: self._home,
+            overlaid=lambda: self._overlaid,
+            met=self._met,
+            at_hand=self.at_hand,
+            find=self.get_conversation,
         )
+        self._teaching = Teaching(self._homes)
         self._op_ids = OperationIds()
         self._pending: set[UUID] = set()
         self._recent_keys: OrderedDict[bytes, tuple[bytes, Committed]] = OrderedDict()
@@ -218,6 +219,7 @@ class StorageAdapter:
             self._local,
             self._tally,
             self._meet,
+            self._snapshot,
             self._keep_house,
             self._meter,
         )
@@ -697,7 +699,7 @@ class StorageAdapter:
         if self._overlaid:
             # Before PostgreSQL is asked: what is carried meanwhile is found in one of the two.
             local = await self._local.get(log_id)
-            ahead = await self._local.newest_rating(log_id)
+            ahead = (await self._local.newest_ratings([log_id])).get(log_id)
         found, version, asked = await self._ask(log_id)
         if found is None:
             found = local if asked or local is not None else await self._local.get(log_id)
@@ -711,7 +713,7 @@ class StorageAdapter:
             version = (ahead.version, ahead.op_id.bytes)
             found = with_rating(found, ahead)
         if held is not None and self.in_memory_storage.version(log_id) > version:
-            found = _with_rating_of(found, held)
+            found = with_rating_of(found, held)
         return found
 
     @property
@@ -742,68 +744,11 @@ class StorageAdapter:
     ) -> AsyncIterator[Conversation]:
         """Rated dialogues, oldest first; see the port."""
         check_rating(min_rating)
-        told: set[UUID] = set()
-        overlaid = self._overlaid
-        every = self._rated_everywhere(
-            min_rating, overlaid=overlaid, answered=answered, newest=newest
+        rated = RatedDialogues(
+            self._homes, self.in_memory_storage, min_rating, answered=answered, newest=newest
         )
-        async for found in every:
-            if not overlaid:
-                yield found
-            elif found.log_id not in told:
-                told.add(found.log_id)
-                current = self._as_rated_here(found)
-                if (current.rating or 0) >= min_rating:
-                    yield current
-
-    def _rated_in_memory(self, min_rating: int, *, answered: bool) -> list[Conversation]:
-        if self._dsn is None:
-            return []  # the journal has them all
-        return [
-            held
-            for held in self.in_memory_storage.conversations
-            if (held.rating or 0) >= min_rating and (held.outcome == "answered" or not answered)
-        ]
-
-    async def _rated_everywhere(
-        self, min_rating: int, *, overlaid: bool, answered: bool, newest: int | None
-    ) -> AsyncIterator[Conversation]:
-        """As PostgreSQL has them, then those that may be, or be rated so, in the journal alone."""
-        home, forgotten = self._home, self._local.forgotten
-        if home is not None:
-            async for found in self._rated_in(home, min_rating, answered=answered, newest=newest):
-                yield found
-        if not overlaid:
-            return
-        async for found in self._local.rated(min_rating, answered=answered, newest=newest):
+        async for found in rated:
             yield found
-        if newest is None:  # a list of the newest may miss one that only memory knows of
-            for held in self._rated_in_memory(min_rating, answered=answered):
-                yield held
-        if home is not None and self._local.forgotten != forgotten:
-            # What the journal let go of while this went on was told by neither.
-            async for found in self._rated_in(home, min_rating, answered=answered, newest=newest):
-                yield found
-
-    async def _rated_in(
-        self, home: PostgresStore, min_rating: int, *, answered: bool, newest: int | None
-    ) -> AsyncIterator[Conversation]:
-        try:
-            async for found in home.rated(min_rating, answered=answered, newest=newest):
-                yield found
-        except DatabaseTrouble as trouble:
-            # A list that ends too early must not look whole.
-            self._met(trouble)
-            raise StorageUnavailable("database_away", retry_after=5) from trouble
-
-    def _as_rated_here(self, found: Conversation) -> Conversation:
-        """With the rating that this process knows of, when that is a later one."""
-        held = self.in_memory_storage.get(found.log_id)
-        if held is None or held.updated_at is None:
-            return found
-        if found.updated_at is not None and found.updated_at >= held.updated_at:
-            return found
-        return _with_rating_of(found, held)
 
     async def get_handed_over(self, most: int) -> list[Conversation]:
         """The newest questions that got no answer; see the port."""
@@ -922,16 +867,6 @@ def _kept_in(operation: Operation, durability: Durability) -> Operation:
         return operation
     kept = msgspec.structs.replace(operation.conversation, durability=durability)
     return msgspec.structs.replace(operation, conversation=kept)
-
-
-def _with_rating_of(found: Conversation, other: Conversation) -> Conversation:
-    return msgspec.structs.replace(
-        found,
-        rating=other.rating,
-        feedback_text=other.feedback_text,
-        updated_at=other.updated_at,
-        rater=other.rater,
-    )
 
 
 def _rating_outcome(committed: Committed) -> RatingOutcome:

@@ -493,6 +493,15 @@ class Index:
         )
         return [UUID(bytes=r[0]) for r in rows]  # type: ignore[arg-type]
 
+    def rated_elsewhere(self, least: int, after: UUID | None, most: int) -> list[UUID]:
+        """A page of dialogues rated ``least`` or better here that lie elsewhere, by id."""
+        rows = self._all(
+            "SELECT log_id FROM dialogue WHERE segment IS NULL AND rating >= ? AND log_id > ?"
+            " ORDER BY log_id LIMIT ?",
+            (least, after.bytes if after else b"", most),
+        )
+        return [UUID(bytes=r[0]) for r in rows]  # type: ignore[arg-type]
+
     def suggestions(self, most: int) -> list[Position]:
         """Where suggestions lie that wait for an operator, newest first."""
         return _places(self._all(teaching.SUGGESTIONS, (most,)))

@@ -552,18 +552,24 @@ class LocalStore:
         """What the index knows of a dialogue."""
         return await self._load(lambda: self.index.find(log_id))
 
-    async def newest_rating(self, log_id: UUID) -> RateConversation | None:
-        """The newest rating in the journal, whether its dialogue is here or not."""
+    async def newest_ratings(self, log_ids: list[UUID]) -> dict[UUID, RateConversation]:
+        """The newest rating in the journal of each, whether its dialogue is here or not."""
 
-        def load() -> RateConversation | None:
-            for operation in reversed(self._ahead):
-                if isinstance(operation, RateConversation) and operation.log_id == log_id:
-                    return operation
-            row = self.index.find(log_id)
-            found = self._read(row.rating_position) if row and row.rating_position else None
-            return found if isinstance(found, RateConversation) else None
+        def load() -> dict[UUID, RateConversation]:
+            rows = [row for log_id in log_ids if (row := self.index.find(log_id)) is not None]
+            read = [self._read(row.rating_position) for row in rows if row.rating_position]
+            wanted = frozenset(log_ids)
+            return {
+                rated.log_id: rated
+                for rated in [*read, *self._ahead]
+                if isinstance(rated, RateConversation) and rated.log_id in wanted
+            }
 
-        return await self._in(self._read_threads, load)
+        return await self._load(load)
+
+    async def rated_elsewhere(self, least: int, after: UUID | None, most: int) -> list[UUID]:
+        """A page of dialogues rated ``least`` or better here that lie elsewhere, by id."""
+        return await self._load(lambda: self.index.rated_elsewhere(least, after, most))
 
     async def earlier(self, idempotency: Idempotency) -> Committed | None:
         """The operation committed under this key within 24 hours, if there is one."""

@@ -430,25 +430,10 @@ class PostgresStore:
         """The newest dialogues that were handed over, newest first."""
         return [conversation_of(row) for row in await self._read(sql.HANDED_OVER, {"most": most})]
 
-    async def newest_rating(self, log_id: UUID) -> RateConversation | None:
-        """The rating that counts, or will when its dialogue arrives."""
-        rows = await self._read(sql.NEWEST_RATING, {"id": log_id}, self.write_seconds)
-        if not rows:
-            return None
-        op_id, rating, version, rated_at, feedback = rows[0]
-        return RateConversation(
-            op_id=op_id,
-            log_id=log_id,
-            rating=rating,
-            version=version,
-            rated_at=rated_at,
-            feedback_text=feedback,
-        )
-
     async def rated(
         self, min_rating: int, *, answered: bool, newest: int | None = None
-    ) -> AsyncIterator[Conversation]:
-        """Rated dialogues, oldest first, read page by page; the ``newest`` so many if given."""
+    ) -> AsyncIterator[list[Conversation]]:
+        """Rated dialogues, oldest first, page by page; the ``newest`` so many if given."""
         after = _FIRST
         if newest is not None:
             rows = await self._read(
@@ -467,8 +452,7 @@ class PostgresStore:
                     "page": _PAGE,
                 },
             )
-            for row in rows:
-                yield conversation_of(row)
+            yield [conversation_of(row) for row in rows]
             if len(rows) < _PAGE:
                 return
             after = (rows[-1].created_at, rows[-1].id)

@@ -329,11 +329,6 @@ HANDED_OVER: Final = text(
     DIALOGUE + "WHERE outcome = 'handed_over' ORDER BY logs.created_at DESC, id DESC LIMIT :most"
 )
 
-NEWEST_RATING: Final = text(
-    "SELECT op_id, rating, version, rated_at, feedback_text FROM voice_ratings"
-    " WHERE log_id = :id ORDER BY version DESC, op_id DESC LIMIT 1"
-)
-
 SOURCES: Final = text(
     'SELECT name, items, imported_at FROM knowledge_sources ORDER BY name COLLATE "C"'
 )

@@ -48,7 +48,8 @@ class Switch:
     """Owns the mode of a store with a DATABASE_URL; see the module.
 
     ``prepare`` is run each time PostgreSQL is reached, before the mode changes; what it raises
-    counts as not reached. ``tried`` is set once the first attempt to reach it has ended; ``sure``
+    counts as not reached. ``recount`` is run before replay is told as done when the totals at hand
+    lack what it carried. ``tried`` is set once the first attempt to reach it has ended; ``sure``
     is false from a live call's trouble to the next good heartbeat.
     """
 
@@ -59,6 +60,7 @@ class Switch:
         local: LocalStore,
         tally: Tally,
         prepare: Callable[[], Awaitable[None]],
+        recount: Callable[[], Awaitable[None]],
         keep_house: Callable[[], Awaitable[None]],
         meter: Meter = NO_METER,
     ) -> None:
@@ -67,6 +69,7 @@ class Switch:
         self._local = local
         self._tally = tally
         self._prepare = prepare
+        self._recount = recount
         self._keep_house = keep_house
         self._meter = meter
         self._suspected_in: contextvars.Context | None = None
@@ -220,6 +223,8 @@ class Switch:
             try:
                 while self._state.mode == "recovering" and not await self._carry_some():
                     pass
+                if self._state.mode == "recovering" and self._tally.stale:
+                    await self._recount()
             except Exception as error:  # noqa: BLE001  # whatever it is, replay is tried again
                 if isinstance(error, DatabaseTrouble):
                     self.met(error)

@@ -7,8 +7,8 @@ corrections are those that were last heard of, and what waits is what the journa
 
 from __future__ import annotations
 
-from collections.abc import Awaitable, Callable, Iterable
-from typing import Final, NamedTuple, TypeVar
+from collections.abc import Iterable
+from typing import Final
 from uuid import UUID
 
 import msgspec
@@ -22,34 +22,14 @@ from audiobot.domain import (
 )
 from audiobot.errors import StorageUnavailable, UnknownDialogue
 from audiobot.quarantine import is_quarantined
+from audiobot.storage.homes import Homes
 from audiobot.storage.index_teaching import Verdict
-from audiobot.storage.local import LocalStore
 from audiobot.storage.operations import RateConversation
 from audiobot.storage.postgres import Ahead, PostgresStore
-from audiobot.storage.trouble import DatabaseTrouble
-
-_T = TypeVar("_T")
 
 SESSION_TURNS: Final = 200
 """How far back the questions of a session are looked at."""
 _LOW: Final = 2
-
-
-class Homes(NamedTuple):
-    """The two homes as the adapter knows them.
-
-    ``home`` is PostgreSQL while it is in charge, ``overlaid`` whether the journal may hold what
-    that does not; ``met`` hears of a read that failed, ``at_hand`` knows what memory holds.
-    ``find`` is the store's way to one dialogue. Not ``hybrid``: the journal is all there is.
-    """
-
-    local: LocalStore
-    hybrid: bool
-    home: Callable[[], PostgresStore | None]
-    overlaid: Callable[[], bool]
-    met: Callable[[DatabaseTrouble], None]
-    at_hand: Callable[[UUID], Conversation | None]
-    find: Callable[[UUID], Awaitable[Conversation | None]]
 
 
 class Teaching:
@@ -89,7 +69,7 @@ class Teaching:
         """Each correction as it is now, and those that the journal alone has so."""
         local = newest(await self._local.corrections()) if self._homes.overlaid() else {}
         # None is ever removed, so what is known already stays right.
-        self.learned(await self._in_home(PostgresStore.corrections))
+        self.learned(await self._homes.in_home(PostgresStore.corrections))
         every = newest([*self.remembered.values(), *local.values()])
         return every, {i: c for i, c in local.items() if every[i] is c}
 
@@ -124,13 +104,13 @@ class Teaching:
         if not self._homes.hybrid:
             return await self._local.inbox(most)
         if self._whole_in_home:
-            return await self._in_home(lambda home: home.inbox(most, Ahead()))
+            return await self._homes.in_home(lambda home: home.inbox(most, Ahead()))
         here = await self._local.inbox(most)
         here += await self._rated_low_elsewhere(most)
         ahead, settled = await self._ahead()
         dismissed = await self._dismissed([c.log_id for c in here], ahead)
         waiting = {c.log_id: c for c in here if c.log_id not in settled | dismissed.keys()}
-        for turn in await self._in_home(lambda home: home.inbox(most, ahead)):
+        for turn in await self._homes.in_home(lambda home: home.inbox(most, ahead)):
             waiting.setdefault(turn.log_id, turn)
         found = [turn for turn in waiting.values() if await self._waits(turn)]
         return sorted(found, key=lambda c: (c.created_at, c.log_id), reverse=True)[:most]
@@ -140,7 +120,7 @@ class Teaching:
         if turn.outcome == "handed_over":
             return True
         held = self._homes.at_hand(turn.log_id)
-        ahead = await self._local.newest_rating(turn.log_id)
+        ahead = (await self._local.newest_ratings([turn.log_id])).get(turn.log_id)
         ratings = [(turn.updated_at, turn.rating)]
         ratings += [(held.updated_at, held.rating)] if held is not None else []
         ratings += [(ahead.rated_at, ahead.rating)] if ahead is not None else []
@@ -175,7 +155,7 @@ class Teaching:
         if not self._homes.hybrid:
             return await self._local.suggestions(most)
         if self._whole_in_home:
-            return await self._in_home(lambda home: home.suggestions(most, Ahead()))
+            return await self._homes.in_home(lambda home: home.suggestions(most, Ahead()))
         here = await self._local.suggestions(most)
         ahead, settled = await self._ahead()
         dismissed = await self._dismissed([o.op_id for o in here], ahead)
@@ -184,17 +164,17 @@ class Teaching:
             for o in here
             if o.op_id not in dismissed and settled.get(o.log_id, 0) <= o.version
         }
-        for suggested in await self._in_home(lambda home: home.suggestions(most, ahead)):
+        for suggested in await self._homes.in_home(lambda home: home.suggestions(most, ahead)):
             found.setdefault(suggested.op_id, suggested)
         return sorted(found.values(), key=lambda o: o.version, reverse=True)[:most]
 
     async def answers(self, session_id: str, most: int) -> list[OperatorAnswer]:
         """What operators answered to a session's questions, newest question first."""
         if self._whole_in_home:
-            told = await self._in_home(lambda home: home.answers(session_id, SESSION_TURNS))
+            told = await self._homes.in_home(lambda home: home.answers(session_id, SESSION_TURNS))
             return told[:most]
         turns = await self._local.of_session(session_id, SESSION_TURNS)
-        turns += await self._in_home(lambda home: home.of_session(session_id, SESSION_TURNS))
+        turns += await self._homes.in_home(lambda home: home.of_session(session_id, SESSION_TURNS))
         every, _ = await self._every()
         by_turn: dict[UUID, Correction] = {}
         for correction in sorted(every.values(), key=lambda c: c.version):
@@ -217,26 +197,11 @@ class Teaching:
     async def evaluations(self, most: int) -> list[ModelMetrics]:
         """The newest evaluations, newest first."""
         found = await self._local.evaluations(most) if self._homes.overlaid() else []
-        found += await self._in_home(lambda home: home.evaluations(most))
+        found += await self._homes.in_home(lambda home: home.evaluations(most))
         every = {done.evaluation_id: done for done in found}.values()
         return sorted(every, key=lambda m: (m.created_at, m.evaluation_id), reverse=True)[:most]
 
     # -- laying the journal over PostgreSQL --------------------------------------------------
-
-    async def _in_home(self, read: Callable[[PostgresStore], Awaitable[list[_T]]]) -> list[_T]:
-        """What PostgreSQL has, nothing while it is away.
-
-        One that fails in the middle is not away yet: a list that lacks its part must not look
-        whole.
-        """
-        home = self._homes.home()
-        if home is None:
-            return []
-        try:
-            return await read(home)
-        except DatabaseTrouble as trouble:
-            self._homes.met(trouble)
-            raise StorageUnavailable("database_away", retry_after=5) from trouble
 
     async def _rated_low_elsewhere(self, most: int) -> list[Conversation]:
         """Turns that got a low rating in an outage, and lie in PostgreSQL or in memory."""
@@ -253,7 +218,9 @@ class Teaching:
 
     async def _dismissed(self, subjects: list[UUID], ahead: Ahead) -> dict[UUID, Verdict]:
         """Those among ``subjects`` that are dismissed, wherever that was said last."""
-        elsewhere = await self._in_home(lambda home: home.verdicts(subjects)) if subjects else []
+        elsewhere = (
+            await self._homes.in_home(lambda home: home.verdicts(subjects)) if subjects else []
+        )
         last: dict[UUID, Verdict] = {}
         for verdict in [*elsewhere, *ahead.verdicts]:
             kept = last.get(verdict.subject)
