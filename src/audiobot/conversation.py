@@ -8,7 +8,6 @@ from __future__ import annotations
 import asyncio
 import hashlib
 import re
-import secrets
 import time
 from collections import OrderedDict
 from collections.abc import Sequence
@@ -29,6 +28,7 @@ from audiobot.domain import (
     check_text,
     spoken_language,
 )
+from audiobot.entropy import random_name
 from audiobot.errors import IdempotencyMismatch, InvalidValue, Unavailable, UnknownDialogue
 from audiobot.ports import NO_METER, Answerer, Meter, Similar, Store
 
@@ -91,7 +91,7 @@ class ConversationService:
             earlier = await self._store.find_reply(idempotency)
             if isinstance(earlier, Conversation):
                 return earlier
-        session = session_id or secrets.token_urlsafe(12)
+        session = session_id or random_name(12)
         reply = await self._answerer.answer(message, self._language(session, message, preferred))
         with self._meter.stage("store"):
             return await self._store.add_conversation(

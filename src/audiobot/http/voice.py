@@ -49,7 +49,7 @@ def body_of(model: type[ProcessRequest | FeedbackRequest]) -> dict[str, Any]:
 
 def make_router(services: Services) -> APIRouter:
     """``/api/voice/…`` over the running services."""
-    router = APIRouter(prefix="/api/voice", tags=["voice"])
+    router = APIRouter(prefix="/api/voice", tags=["voice"], route_class=wire.RequestRoute)
 
     @router.post(
         "/process",

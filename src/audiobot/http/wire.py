@@ -6,10 +6,12 @@ import json
 import re
 import traceback
 import uuid
+from collections.abc import Callable, Coroutine
 from typing import Any, Final, TypeVar
 
 from fastapi import Security
 from fastapi.exceptions import RequestValidationError
+from fastapi.routing import APIRoute
 from fastapi.security import HTTPBearer
 from pydantic import BaseModel, ValidationError
 from pydantic_core import from_json
@@ -69,6 +71,26 @@ _STATUS: Final[dict[type[AudioBotError], int]] = {
 }
 _MALFORMED: Final = {"body_too_large": 413, "content_type": 415}
 _HTTP_CODES: Final = {404: "not_found", 405: "method_not_allowed"}
+
+
+class RequestRoute(APIRoute):
+    """A route that calls its endpoint itself when that takes the request and nothing else.
+
+    FastAPI's own handler resolves parameters and dependencies, also where there are none: a tenth
+    of a small call's time (FastAPI manual, "Custom Request and APIRoute class").
+    """
+
+    def get_route_handler(self) -> Callable[[Request], Coroutine[Any, Any, Response]]:
+        """The endpoint, or FastAPI's handler around it."""
+        needs = self.dependant
+        resolved = (
+            needs.path_params, needs.query_params, needs.header_params, needs.cookie_params,
+            needs.body_params, needs.dependencies,
+        )  # fmt: skip
+        if needs.request_param_name != "request" or any(resolved):
+            return super().get_route_handler()
+        endpoint: Callable[[Request], Coroutine[Any, Any, Response]] = self.endpoint
+        return endpoint
 
 
 def body_of(model: type[BaseModel]) -> dict[str, Any]:
