@@ -22,14 +22,21 @@ from pathlib import Path
 sys.path.insert(0, str(Path(__file__).parent.parent))
 
 import asyncpg
-import msgspec
 import numpy as np
 from benchmarks.harness import SEED, Figure, keep
 from tests.postgres import Cluster
 
-from audiobot.domain import Candidate, Conversation, Durability, Embedding, Source, utc_now
+from audiobot.domain import (
+    Candidate,
+    Conversation,
+    Durability,
+    Embedding,
+    Source,
+    content_hash,
+    utc_now,
+)
 from audiobot.ports import NoMeter
-from audiobot.storage.batch import _dialogue_row
+from audiobot.storage.batch import Receipt, as_json
 from audiobot.storage.dsn import parse_dsn
 from audiobot.storage.operations import AddConversation, Operation, RateConversation
 from audiobot.storage.postgres import PostgresStore
@@ -130,13 +137,14 @@ def add_columns(adds: list[AddConversation]) -> list[list[object]]:
     """The same rows as columns for asyncpg."""
     columns: list[list[object]] = [[] for _ in range(18)]
     for add in adds:
-        told, row = add.conversation, _dialogue_row(add)
+        told = add.conversation
+        receipt = Receipt(told.sources, told.candidates, told.propensity, told.versions)
         assert told.embedding is not None
         values: list[object] = [
             told.log_id, told.session_id, told.user_message, told.ai_response, told.model_used,
             told.response_time, told.created_at, told.outcome, told.language, "postgres",
             told.similar_found, told.learning_improved,
-            msgspec.json.encode(row["receipt"]).decode(), str(row["content_hash"]).encode(),
+            as_json(receipt), content_hash(told),
             add.op_id, told.embedding.vector, told.embedding.dimension, told.embedding.model,
         ]  # fmt: skip
         for column, value in zip(columns, values, strict=True):

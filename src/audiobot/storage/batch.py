@@ -90,7 +90,7 @@ class Batch:
         rates = [o for o in operations if isinstance(o, RateConversation)]
         steps: list[Step] = []
         if adds:
-            steps.append((sql.ADD, {"rows": as_json([_dialogue_row(add) for add in adds])}))
+            steps.append((sql.ADD, _add_values(adds)))
         if rates:
             steps.append((sql.RATE, self._rate_values(rates)))
         results = await self._session.at_once(steps)
@@ -191,15 +191,16 @@ class Batch:
     async def _add(self, adds: list[AddConversation]) -> dict[UUID, Committed | Exception]:
         if not adds:
             return {}
-        rows = [_dialogue_row(add) for add in adds]
-        found = _added(adds, await self._run(sql.ADD, rows=as_json(rows)))
+        found = _added(adds, await self._run(sql.ADD, **_add_values(adds)))
         repeated = [add for add in adds if add.op_id not in found]
         if repeated:
-            ids = {add.op_id for add in repeated}
             brief = [
-                {name: row[name] for name in ("op_id", "id", "content_hash")}
-                for row in rows
-                if row["op_id"] in ids
+                {
+                    "op_id": add.op_id,
+                    "id": add.conversation.log_id,
+                    "content_hash": as_base64(content_hash(add.conversation)),
+                }
+                for add in repeated
             ]
             await self._run(sql.CONFLICTS, rows=as_json(brief))
         for add in repeated:
@@ -305,14 +306,15 @@ def simple(operations: Iterable[Operation]) -> bool:
 
 def _added(adds: list[AddConversation], rows: Iterable[Any]) -> dict[UUID, Committed | Exception]:
     """What became of the dialogues that came to be; one whose id was there is left out."""
-    come: dict[UUID, int | None] = dict(rows)
-    return {
-        add.op_id: Committed(
-            add, True, True, add.conversation.outcome == "answered", come[add.conversation.log_id]
-        )
-        for add in adds
-        if add.conversation.log_id in come
-    }
+    exceptions = {row.id: row for row in rows}
+    found: dict[UUID, Committed | Exception] = {}
+    for add in adds:
+        told = add.conversation
+        row = exceptions.get(told.log_id)
+        if row is None or row.came:
+            before = row.rating if row is not None else None
+            found[add.op_id] = Committed(add, True, True, told.outcome == "answered", before)
+    return found
 
 
 def rounds(operations: list[Operation]) -> Iterable[list[Operation]]:
@@ -371,6 +373,14 @@ def as_base64(data: bytes) -> str:
     return base64.b64encode(data).decode()
 
 
+def _add_values(adds: list[AddConversation]) -> dict[str, object]:
+    embeddings = [add.conversation.embedding for add in adds]
+    return {
+        "rows": as_json([_dialogue_row(add) for add in adds]),
+        "vectors": b"".join(embedding.vector for embedding in embeddings if embedding),
+    }
+
+
 def _dialogue_row(add: AddConversation) -> dict[str, object]:
     told = add.conversation
     row: dict[str, object] = {
@@ -393,7 +403,7 @@ def _dialogue_row(add: AddConversation) -> dict[str, object]:
         "content_hash": as_base64(content_hash(told)),
     }
     if told.embedding is not None:
-        row["vector"] = as_base64(told.embedding.vector)
+        row["vector_bytes"] = len(told.embedding.vector)
         row["dimension"] = told.embedding.dimension
         row["embedding_model"] = told.embedding.model
     return row

@@ -2,9 +2,9 @@
 
 Each answer that is waited for costs a turn of the event loop, which under load is longer than
 the statement itself. So BEGIN travels with its limits, and a transaction whose statements are
-known beforehand travels whole: PostgreSQL takes several in one query message and stops at the
-first that fails (PostgreSQL manual, "Multiple Statements in a Simple Query"). Values are put in by
-psycopg's own client-side binding.
+known beforehand travels whole, in libpq's pipeline mode (PostgreSQL manual, "Pipeline Mode"):
+PostgreSQL skips what follows the first that fails. Values travel beside the statements, not in
+their text: a megabyte that is not a literal need not be scanned for its end.
 """
 
 from __future__ import annotations
@@ -23,9 +23,10 @@ from sqlalchemy.dialects.postgresql.psycopg import PGDialect_psycopg
 
 _STATEMENT_MS: Final = 2_000
 _LOCK_MS: Final = 1_000
-_BEGIN: Final = (
-    "BEGIN ISOLATION LEVEL READ COMMITTED;"  # whatever the database's own is
-    f" SELECT set_config('statement_timeout', '{_STATEMENT_MS}', true) AS statements,"
+_BEGIN: Final = "BEGIN ISOLATION LEVEL READ COMMITTED"
+"""Whatever the database's own is."""
+_LIMITS: Final = (
+    f"SELECT set_config('statement_timeout', '{_STATEMENT_MS}', true) AS statements,"
     f" set_config('lock_timeout', '{_LOCK_MS}', true) AS locks,"
     " set_config('DateStyle', 'ISO', true) AS dates, set_config('TimeZone', 'UTC', true) AS zone,"
     " CASE WHEN current_setting('synchronous_commit') = 'off'"
@@ -33,8 +34,6 @@ _BEGIN: Final = (
 )
 """For this transaction only: a pooler hands the session to others afterwards. Limits; times as the
 driver reads them; and a commit that is on disk when it answers, whatever the database is set to."""
-_BEGUN: Final = 2
-"""How many results that has."""
 _DIALECT: Final = PGDialect_psycopg()  # type: ignore[no-untyped-call]  # it has no types
 
 Step = tuple[TextClause, Mapping[str, object]]
@@ -71,35 +70,39 @@ class Session:
     """A transaction on a prepared ``connection``, in autocommit and in no transaction."""
 
     def __init__(self, connection: psycopg.AsyncConnection[Any]) -> None:
-        self._cursor = psycopg.AsyncClientCursor(connection, row_factory=namedtuple_row)
+        self._connection = connection
+
+    def _cursor(self) -> psycopg.AsyncCursor[Any]:
+        return psycopg.AsyncCursor(self._connection, row_factory=namedtuple_row)
 
     async def begin(self) -> None:
         """Begin, with limits on time and on waiting for locks."""
-        await self._send(_BEGIN)
+        await self._cursor().execute(f"{_BEGIN}; {_LIMITS}".encode())
 
     async def execute(
         self, statement: TextClause, values: Mapping[str, object] | None = None
     ) -> Sequence[Any]:
         """Run one statement of a transaction that has begun; its rows."""
-        return (await self._send(self._bound(statement, values or {})))[0]
+        cursor = self._cursor()
+        await cursor.execute(_query(statement), values or {})
+        return await _rows(cursor)
 
     async def commit(self) -> None:
         """Make it durable."""
-        await self._send("COMMIT")
+        await self._cursor().execute(b"COMMIT")
 
     async def at_once(self, steps: Sequence[Step]) -> list[Sequence[Any]]:
         """Begin, run every step, commit, in one message; each step's rows."""
-        texts = [_BEGIN, *(self._bound(*step) for step in steps), "COMMIT"]
-        return (await self._send("; ".join(texts)))[_BEGUN:-1]
+        around = self._cursor()
+        cursors = [self._cursor() for _ in steps]
+        async with self._connection.pipeline():
+            await around.execute(_BEGIN.encode())
+            await around.execute(_LIMITS.encode())
+            for cursor, (statement, values) in zip(cursors, steps, strict=True):
+                await cursor.execute(_query(statement), values)
+            await around.execute(b"COMMIT")
+        return [await _rows(cursor) for cursor in cursors]
 
-    def _bound(self, statement: TextClause, values: Mapping[str, object]) -> str:
-        return self._cursor.mogrify(_query(statement), values)
 
-    async def _send(self, text: str) -> list[Sequence[Any]]:
-        cursor = self._cursor
-        await cursor.execute(text.encode())
-        results: list[Sequence[Any]] = []
-        while True:
-            results.append(await cursor.fetchall() if cursor.description else ())
-            if not cursor.nextset():
-                return results
+async def _rows(cursor: psycopg.AsyncCursor[Any]) -> Sequence[Any]:
+    return await cursor.fetchall() if cursor.description else ()

@@ -1,7 +1,8 @@
 """The SQL that dialogues, ratings and knowledge go through: batches in, one statement each.
 
 A batch comes as one JSON array, which PostgreSQL turns into rows: one parameter whatever the
-number of rows, no array per column, and pooler-safe. Bytes travel as base64.
+number of rows, no array per column, and pooler-safe. The vectors follow each other in one value
+beside it; shorter bytes travel in it, as base64.
 
 Rules that keep concurrent batches from waiting in a circle: within a statement rows are locked
 in the order of their ids, and statements come in the order keys, dialogues, ratings, knowledge.
@@ -58,14 +59,16 @@ KNOWN: Final = text(
 )
 
 ADD: Final = text(
-    f"""
+    """
     WITH given AS MATERIALIZED (
-        SELECT * FROM {_OPERATION} (
+        SELECT *, substring(cast(:vectors AS bytea) FROM cast(1 - vector_bytes
+            + sum(vector_bytes) OVER (ORDER BY ordinality) AS int) FOR vector_bytes) AS vector
+        FROM ROWS FROM (json_to_recordset(cast(:rows AS json)) AS (
             op_id uuid, id uuid, session_id text, user_message text, ai_response text,
             model_used text, response_time float8, token_count int, created_at timestamptz,
             outcome text, language text, durability text, similar_found int,
             learning_improved bool, confidence float8, receipt jsonb, content_hash text,
-            vector text, dimension int, embedding_model text)
+            dimension int, embedding_model text, vector_bytes int)) WITH ORDINALITY
     ), come AS (
         INSERT INTO voice_logs (
             id, session_id, user_message, ai_response, model_used, response_time, token_count,
@@ -87,16 +90,18 @@ ADD: Final = text(
     ), vectors AS (
         INSERT INTO voice_embeddings
             (id, log_id, vector, dimension, embedding_model, created_at)
-        SELECT op_id, id, decode(vector, 'base64'), dimension, embedding_model, created_at
+        SELECT op_id, id, vector, dimension, embedding_model, created_at
         FROM given JOIN come USING (id) WHERE vector IS NOT NULL
         ON CONFLICT (id) DO NOTHING
     ), joins AS (
         UPDATE voice_ratings SET joined = true FROM come
         WHERE come.rating IS NOT NULL AND log_id = come.id AND NOT joined
     )
-    SELECT id, rating FROM come
+    SELECT given.id, come.id IS NOT NULL AS came, come.rating
+    FROM given LEFT JOIN come USING (id) WHERE come.id IS NULL OR come.rating IS NOT NULL
     """
 )
+"""What is told is the exception: a dialogue that was there, or one that came after its rating."""
 
 CONFLICTS: Final = text(
     f"""
