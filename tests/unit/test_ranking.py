@@ -251,6 +251,23 @@ def test_a_dialogue_that_is_rated_again_is_in_once() -> None:
     assert len(recall.near(unit(1), 10)) == 1
 
 
+def test_a_question_asked_in_the_same_words_is_one_point_with_all_its_dialogues() -> None:
+    recall = Recall(16)
+    asked = [exemplar(1)._replace(at=NOW + timedelta(seconds=n)) for n in range(5)]
+    recall.add(asked[:3], np.stack([unit(1)] * 3))
+    recall.add([exemplar(2), *asked[3:]], np.stack([unit(2), unit(1), unit(1)]))
+    found = [near.exemplar for near in recall.near(unit(1), 10)]
+    assert found[:5] == asked[::-1]
+    assert [e.question for e in found] == ["q1"] * 5 + ["q2"]
+    assert [near.exemplar for near in recall.near(unit(1), 2)] == asked[:2:-1]
+    for gone in asked:
+        assert len(recall.near(unit(1), 10)) == len(recall)
+        recall.discard(gone.log_id, NOW)
+    assert [near.exemplar.question for near in recall.near(unit(1), 10)] == ["q2"]
+    recall.add(asked[:1], unit(1)[np.newaxis, :])
+    assert recall.near(unit(1), 1)[0].exemplar == asked[0]
+
+
 def test_beyond_its_limit_recall_lets_the_oldest_go() -> None:
     recall = Recall(16, limit=10)
     for n in range(15):

@@ -9,6 +9,7 @@ from __future__ import annotations
 from collections import OrderedDict
 from collections.abc import Sequence
 from datetime import datetime
+from itertools import islice
 from typing import Final, NamedTuple
 from uuid import UUID
 
@@ -47,6 +48,7 @@ class Near(NamedTuple):
 class Recall:
     """The exemplars and their graph. Calls come from one thread at a time.
 
+    A question that was asked again and again in the same words is one point of the graph.
     ``last_change`` is when one that changes answers came or went; None before, and never earlier
     than it was. ``generation`` grows with every change: what was found in one may be used as long
     as it lasts.
@@ -58,8 +60,9 @@ class Recall:
         self.last_change: datetime | None = None
         self.generation = 0
         self._graph = Index(ndim=dimension, metric=MetricKind.Cos, dtype=ScalarKind.F16)
-        self._exemplars: OrderedDict[int, Exemplar] = OrderedDict()
-        self._keys: dict[UUID, int] = {}
+        self._exemplars: OrderedDict[UUID, Exemplar] = OrderedDict()
+        self._points: dict[str, int] = {}
+        self._asked: dict[int, dict[UUID, None]] = {}
         self._next = 0
 
     def __len__(self) -> int:
@@ -68,29 +71,40 @@ class Recall:
     def add(self, exemplars: Sequence[Exemplar], vectors: Matrix) -> None:
         """Take exemplars in, oldest first; of a dialogue that is in already the words stay."""
         self.generation += 1
-        new = [i for i, exemplar in enumerate(exemplars) if exemplar.log_id not in self._keys]
-        if new:
-            keys = np.arange(self._next, self._next + len(new), dtype=np.uint64)
-            self._next += len(new)
-            self._graph.add(keys, vectors[new])
-            self._keys.update(zip((exemplars[i].log_id for i in new), keys.tolist(), strict=True))
-        for exemplar in exemplars:
-            key = self._keys[exemplar.log_id]
-            self._exemplars[key] = exemplar
-            self._exemplars.move_to_end(key)
+        new: dict[int, Matrix] = {}
+        for exemplar, vector in zip(exemplars, vectors, strict=True):
+            known = self._exemplars.get(exemplar.log_id)
+            question = known.question if known is not None else exemplar.question
+            point = self._points.get(question)
+            if point is None:
+                point = self._points[question] = self._next
+                self._next += 1
+                self._asked[point] = {}
+                new[point] = vector
+            elif known is None:
+                # One text for all who asked it.
+                question = self._exemplars[next(iter(self._asked[point]))].question
+            self._asked[point][exemplar.log_id] = None
+            self._exemplars[exemplar.log_id] = exemplar._replace(question=question)
+            self._exemplars.move_to_end(exemplar.log_id)
             self._changed(exemplar, exemplar.at)
+        if new:
+            self._graph.add(np.fromiter(new, np.uint64, len(new)), np.stack([*new.values()]))
         while len(self._exemplars) > self.limit:
             self.partial = True
-            self.discard(next(iter(self._exemplars.values())).log_id)
+            self.discard(next(iter(self._exemplars)))
 
     def discard(self, log_id: UUID, at: datetime | None = None) -> None:
         """Let go of a dialogue that no longer counts; unknown ones are no error."""
-        key = self._keys.pop(log_id, None)
-        if key is None:
+        gone = self._exemplars.pop(log_id, None)
+        if gone is None:
             return
         self.generation += 1
-        gone = self._exemplars.pop(key)
-        self._graph.remove(key)
+        point = self._points[gone.question]
+        del self._asked[point][log_id]
+        if not self._asked[point]:
+            del self._asked[point], self._points[gone.question]
+            self._graph.remove(point)
         if at is not None:
             self._changed(gone, at)
 
@@ -104,14 +118,17 @@ class Recall:
             self.last_change = at
 
     def near(self, vector: Matrix, limit: int) -> list[Near]:
-        """Up to ``limit`` exemplars nearest to ``vector``, nearest first."""
+        """Up to ``limit`` exemplars nearest to ``vector``: nearest first, then newest first."""
         if not self._exemplars:
             return []
-        matches = self._graph.search(vector, min(limit, len(self._exemplars)))
-        keys = np.asarray(matches.keys)
-        vectors = np.asarray(self._graph.get(keys), dtype=np.float32)
-        return [
-            Near(self._exemplars[key], row, 1.0 - float(distance))
-            for key, row, distance in zip(keys.tolist(), vectors, matches.distances, strict=True)
-            if key in self._exemplars
-        ]
+        matches = self._graph.search(vector, min(limit, len(self._asked)))
+        points = np.asarray(matches.keys)
+        vectors = np.asarray(self._graph.get(points), dtype=np.float32)
+        found = (
+            Near(self._exemplars[log_id], row, 1.0 - float(distance))
+            for point, row, distance in zip(
+                points.tolist(), vectors, matches.distances, strict=True
+            )
+            for log_id in reversed(self._asked.get(point, {}))
+        )
+        return list(islice(found, limit))
