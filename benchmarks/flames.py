@@ -71,7 +71,11 @@ def main() -> None:
             raw = Path(made) / "raw"
             subprocess.run([*record, "-f", "raw", "-o", str(raw)], check=True, capture_output=True)
             picture = ROOT / "docs" / "pictures" / f"flame-{call}-{mode}.svg"
-            subprocess.run([*record, "-o", str(picture)], check=True, capture_output=True)
+            drawn = Path(made) / "flame.svg"
+            subprocess.run([*record, "-o", str(drawn)], check=True, capture_output=True)
+            # Its subtitle is the command, which names places of this machine.
+            text = re.sub(r"[^>]*py-spy record[^<]*", "", drawn.read_text(encoding="utf-8"))
+            picture.write_text(text, encoding="utf-8")
             load.join()
             counted: Counter[str] = Counter()
             for line in raw.read_text().splitlines():
