@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import ctypes
 import gc
 import os
 import secrets
@@ -70,6 +71,7 @@ _SETTLE_SECONDS: Final = 1.5
 _NO_KNOWLEDGE: Final = "none"
 
 
+_M_ARENA_MAX: Final = -8
 _METRICS: Final = Path("run") / "metrics"
 
 
@@ -422,6 +424,7 @@ def serve(settings: Settings, host: str, port: int, workers: int = 1) -> None:
     """Serve until SIGTERM or SIGINT: then stop accepting, finish requests, close the journal."""
     if workers > 1 and settings.database_url is None:
         raise SetupError("workers_need_database")
+    _share_one_heap()
     token = secrets.token_urlsafe(32)
     with contextlib.closing(listen(host, port)) as listener:
         if workers == 1:
@@ -449,6 +452,17 @@ def _run(serving: Coroutine[None, None, None]) -> None:
     """Serve on uvloop's event loop: the same promises at half the cost of asyncio's own."""
     with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
         runner.run(serving)
+
+
+def _share_one_heap() -> None:
+    """Let all threads allocate from one heap, where the C library has one for each (glibc).
+
+    They take turns by the interpreter's lock anyway, and each heap keeps what its thread once
+    needed (mallopt(3), M_ARENA_MAX).
+    """
+    mallopt = getattr(ctypes.CDLL(None), "mallopt", None)
+    if mallopt is not None:
+        mallopt(_M_ARENA_MAX, 1)
 
 
 def _make_room_for(shared: SharedFiles, workers: int) -> None:

@@ -62,7 +62,7 @@ RELEVANT_COSINE: Final = 0.93
 """Raw e5 cosines of Russian questions lie in 0.8-1.0; above this two ask about one thing."""
 PASSAGES: Final = 4
 _LOAD_BATCH: Final = 1_000
-_REMEMBERED: Final = 5_000
+_REMEMBERED: Final = 1_000
 _ENCODED_CHARACTERS: Final = 512
 """What a question is about is said by then; the encoder's time grows faster than its text."""
 

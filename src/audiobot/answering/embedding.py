@@ -22,7 +22,7 @@ from audiobot.ports import NO_METER, Encoder, Matrix, Meter
 Side = Literal["query", "passage"]
 
 MAX_BATCH: Final = 16
-CACHE_ENTRIES: Final = 4_000
+CACHE_ENTRIES: Final = 1_000
 _NGRAM_DIMENSION: Final = 1_024
 
 

@@ -58,7 +58,7 @@ FEATURES: Final = (
 )
 _ANSWERED_BY_KNOWLEDGE: Final = 0.8
 _BEYOND_NOISE: Final = 1e-3
-_ROWS_KEPT: Final = 4_000
+_ROWS_KEPT: Final = 1_000
 _NO_VECTOR: Final = np.zeros(0, dtype=np.float32)
 """A ranking is remembered; the vectors it came from are not."""
 
