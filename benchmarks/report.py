@@ -74,7 +74,7 @@ def draw_ratios(results: list[dict]) -> None:
         axes.plot(ends, [place, place], color="black", linewidth=1.2)
     axes.axvline(1, color="black", linestyle=":", linewidth=1)
     axes.set_yticks(range(len(rows)), [row["name"] for row in rows], fontsize=8)
-    axes.set_xlabel("how many times better than its target (median; line: range of the rounds)")
+    axes.set_xlabel("times better than its target (line: range)")
     figure.savefig(PICTURES / "bench-targets.svg", metadata={"Date": None})
     plt.close(figure)
 
