@@ -15,11 +15,9 @@ _FETCHED: Final = 4_096
 
 
 class _Stock:
-    _bytes = b""
-    _place = 0
-
     def __init__(self) -> None:
-        self.forget()
+        self._lock = threading.Lock()
+        self._bytes, self._place = b"", 0
 
     def take(self, count: int) -> bytes:
         with self._lock:
@@ -28,14 +26,17 @@ class _Stock:
             self._place += count
             return self._bytes[self._place - count : self._place]
 
-    def forget(self) -> None:
-        """Begin anew: two processes must not draw the same."""
-        self._lock = threading.Lock()  # the one before may have been held at the fork
-        self._bytes, self._place = b"", 0
-
 
 _stock = _Stock()
-os.register_at_fork(after_in_child=_stock.forget)
+
+
+def _begin_anew() -> None:
+    """Two processes must not draw the same; the lock may have been held at the fork."""
+    global _stock  # noqa: PLW0603  # one stock for a process
+    _stock = _Stock()
+
+
+os.register_at_fork(after_in_child=_begin_anew)
 
 
 def random_bytes(count: int) -> bytes:
