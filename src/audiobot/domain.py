@@ -210,6 +210,36 @@ class OperatorAnswer(msgspec.Struct, frozen=True, kw_only=True):
     answered_at: datetime
 
 
+class QuestionGroup(msgspec.Struct, frozen=True, kw_only=True):
+    """Waiting turns that ask one thing; ``question``, one of theirs, stands for all of them."""
+
+    question: str
+    language: Language
+    turns: tuple[Conversation, ...]
+
+
+class PreviewedTurn(msgspec.Struct, frozen=True, kw_only=True):
+    """A past question: what it is told today (None: it is handed over), and what it would be."""
+
+    log_id: UUID
+    question: str
+    before: str | None
+    after: str | None
+
+
+class AnswerPreview(msgspec.Struct, frozen=True, kw_only=True):
+    """What an operator's answer would do, were it kept.
+
+    ``caught`` are the past questions that it would answer and does not yet; where ``before`` is a
+    text, that answer would change. ``terse`` when the answer does not name what it is about: its
+    words then help to find it for nobody who asks differently.
+    """
+
+    caught: tuple[PreviewedTurn, ...]
+    looked_at: int
+    terse: bool
+
+
 class ModelMetrics(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
     """What one evaluation of one version of the learner found: a row of ``model_metrics``.
 

@@ -16,6 +16,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from audiobot.domain import (
+    AnswerPreview,
     Candidate,
     Conversation,
     Correction,
@@ -29,6 +30,7 @@ from audiobot.domain import (
     ModelMetrics,
     OperatorAnswer,
     Outcome,
+    QuestionGroup,
     RatingOutcome,
     Source,
     Stats,
@@ -316,6 +318,28 @@ class Answerer(Protocol):
 
     async def refresh(self) -> None:
         """Take up the knowledge and the corrections as the store now holds them."""
+        ...
+
+    async def take_corrections(self) -> None:
+        """Take up the corrections alone: a second suffices, however large the knowledge is."""
+        ...
+
+    async def group(self, turns: Sequence[Conversation]) -> list[QuestionGroup]:
+        """``turns`` by what they ask, each in one group: the group worth most first.
+
+        A group is worth as much as it has turns, one that was rated low counting for two. Turns
+        of a group keep their order. While nothing can be compared yet each is a group.
+        """
+        ...
+
+    async def preview(
+        self,
+        answer: str,
+        wordings: Sequence[str],
+        language: Language,
+        turns: Sequence[Conversation],
+    ) -> AnswerPreview:
+        """What a correction would do to ``turns`` and to rated dialogues near it; keeps nothing."""
         ...
 
 
