@@ -245,7 +245,7 @@ class ConversationService:
         while self._taught and attempts < _ATTEMPTS:
             self._taught = False
             try:
-                await self._answerer.refresh()
+                await self._answerer.take_corrections()
                 attempts = 0
             except Unavailable:  # PostgreSQL broke off: from the journal it can be read in a moment
                 self._taught = True

@@ -29,6 +29,7 @@ MAX_WORDINGS = 50
 """Questions that one correction may answer."""
 MAX_TURNS = 1_000
 """Turns that one correction may settle, or one call dismiss."""
+_OWN_WORDS = frozenset({"retrieval", "correction"})
 MAX_DETAILS = 1_000_000
 """What an evaluation may tell beside its numbers."""
 
@@ -37,7 +38,7 @@ Outcome = Literal["answered", "asked", "handed_over"]
 Durability = Literal["journal", "postgres"]
 RatingStatus = Literal["stored", "pending"]
 StorageMode = Literal["memory", "postgres", "fallback", "recovering", "draining"]
-SourceKind = Literal["knowledge", "document", "dialogues"]
+SourceKind = Literal["knowledge", "document", "dialogues", "correction"]
 
 
 def utc_now() -> datetime:
@@ -113,7 +114,7 @@ class Conversation(msgspec.Struct, frozen=True, gc=False, kw_only=True, omit_def
     @property
     def learnable(self) -> bool:
         """True when the words told are the company's own, not generated and not a hand-over."""
-        return self.outcome == "answered" and self.model_used == "retrieval"
+        return self.outcome == "answered" and self.model_used in _OWN_WORDS
 
 
 def content_hash(conversation: Conversation) -> bytes:

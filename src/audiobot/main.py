@@ -30,8 +30,8 @@ from audiobot.answering.answer import KnowledgeAnswerer
 from audiobot.answering.embedding import EmbeddingService, shipped_vectors
 from audiobot.answering.following import follow
 from audiobot.answering.knowledge import Importer, sample_items
-from audiobot.answering.ranking import load_weights
 from audiobot.answering.sources import EmptyStart, StartingKnowledge
+from audiobot.answering.weights import load_weights
 from audiobot.conversation import ConversationService
 from audiobot.domain import utc_now
 from audiobot.errors import SetupError, Unavailable
@@ -158,6 +158,7 @@ async def open_core(
             sample=sample_items if settings.knowledge is None else list,
             language_model=model,
             min_rating=settings.min_rating_threshold,
+            error_rate=settings.error_rate,
             meter=meter,
         )
         stack.callback(answerer.close)
@@ -332,12 +333,11 @@ async def open_services(
         model = core.answerer.language_model
 
         def learning() -> LearningState:
-            recall = core.answerer.recall
             return LearningState(
-                last_update=recall.last_change if recall else None,
+                last_update=core.answerer.last_change,
                 embeddings_ready=core.answerer.ready,
                 embeddings_cached=core.embedding.cached,
-                recall_complete=recall is not None and not recall.partial,
+                recall_complete=core.answerer.recall_complete,
             )
 
         yield Services(

@@ -427,6 +427,11 @@ _SENTENCES: Final[dict[str, tuple[str, str]]] = {
         "The language model gave no answer ({cause}).",
     ),
     # What the bot says in a dialogue.
+    "asked_which": (
+        "Уточните, пожалуйста, о чём вы спрашиваете: «{one}» или «{other}»?",
+        "Which of these do you mean: “{one}” or “{other}”?",
+    ),
+    "operator_answer": ("Ответ оператора", "An operator's answer"),
     "handed_over": (
         "Точного ответа на этот вопрос у меня нет, поэтому гадать не буду. Я сохранил его для "
         "сотрудника компании.",

@@ -65,6 +65,7 @@ class Settings(BaseSettings):
     llm_timeout: float = Field(8.0, gt=0, le=120)
     knowledge: str | None = None
     max_conversations: int = Field(10_000, ge=1, le=10_000_000)
+    error_rate: float = Field(0.1, ge=0.0, le=1.0)
     log_level: str = "info"
     traces: str | None = None
 

@@ -37,8 +37,8 @@ class Desk(Recorder):
         self.calls.append("withdraw" if withdrawn else "restore")
         return CorrectionOutcome(correction=made("a", correction_id))
 
-    async def refresh(self) -> None:
-        self.calls.append("refresh")
+    async def take_corrections(self) -> None:
+        self.calls.append("take up")
         await self.gate.wait()
         if self.refreshing:
             raise self.refreshing.pop(0)
@@ -71,7 +71,7 @@ async def test_an_operators_answer_is_a_correction_kept_and_taken_up_before_its_
         told.log_id, 1, None, corrected_response="Полторы тысячи.", by_operator=True
     )
     await service.settle()
-    assert desk.calls == ["correct", "refresh", "rate", "learn"]
+    assert desk.calls == ["correct", "take up", "rate", "learn"]
     (said,) = desk.corrections
     assert (said["answer"], said["wordings"]) == ("Полторы тысячи.", ["Сколько стоит?"])
     assert (said["language"], said["log_ids"]) == ("ru", [told.log_id])
@@ -185,7 +185,7 @@ async def test_an_operator_waits_for_the_taking_up_but_not_for_long(
     started = time.monotonic()
     await service.withdraw(uuid.uuid4(), withdrawn=True)
     assert time.monotonic() - started < 2
-    assert desk.calls == ["withdraw", "refresh"]
+    assert desk.calls == ["withdraw", "take up"]
     assert desk.refreshed == 0
     # What comes in meanwhile is taken up together, after what is under way.
     await asyncio.gather(*(service.correct("Да.", ["q"]) for _ in range(5)))

@@ -23,7 +23,7 @@ from audiobot.answering.embedding import (
     write_vectors,
 )
 from audiobot.answering.knowledge import sample_items
-from audiobot.answering.ranking import load_background
+from audiobot.answering.weights import load_background
 from audiobot.ports import Matrix
 
 

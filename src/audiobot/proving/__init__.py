@@ -1,0 +1,1 @@
+"""Does it learn? Simulated companies whose people ask, rate and correct; what comes of it."""

@@ -1,0 +1,128 @@
+"""Beliefs: what ratings say, fairly to raters, and what they do not say."""
+
+from __future__ import annotations
+
+import uuid
+from datetime import UTC, datetime
+
+import numpy as np
+import pytest
+
+from audiobot.answering.beliefs import USUAL_RATING, Raters, beliefs, lessons
+from audiobot.answering.recall import Exemplar, Near
+
+pytestmark = pytest.mark.unit
+NOW = datetime.now(UTC)
+
+
+def said(rating: int, rater: str | None = "r", item: str | None = "a") -> Exemplar:
+    return Exemplar(uuid.uuid4(), item, rating, NOW, rater)
+
+
+def near(*dialogues: Exemplar) -> Near:
+    return Near("q", np.zeros(4, np.float32), 1.0, dialogues)
+
+
+def support(*dialogues: Exemplar, nearness: float = 1.0, raters: Raters | None = None) -> float:
+    heard = raters or heard_of(*dialogues)
+    found = beliefs([near(*dialogues)], np.array([nearness], np.float32), heard, 0.5)
+    return found["a"].support if "a" in found else 0.0
+
+
+def heard_of(*dialogues: Exemplar) -> Raters:
+    raters = Raters()
+    for dialogue in dialogues:
+        raters.rated(dialogue.rater, dialogue.rating)
+    return raters
+
+
+def test_stars_speak_for_and_against_and_three_say_nothing() -> None:
+    values = [support(said(rating)) for rating in (1, 2, 3, 4, 5)]
+    assert values == sorted(values)
+    assert values[0] < values[1] < 0.0 == values[2] < values[3] < values[4]
+
+
+def test_who_always_gives_five_stars_says_next_to_nothing() -> None:
+    lavish, fair = Raters(), Raters()
+    for _ in range(50):
+        lavish.rated("r", 5)
+    for rating in (1, 5) * 25:
+        fair.rated("r", rating)
+    assert 0 <= lavish.verdict("r", 5) < 0.1 < 0.5 < fair.verdict("r", 5)
+
+
+def test_a_rater_of_whom_nothing_is_known_counts_with_what_is_usual() -> None:
+    raters = Raters()
+    assert raters.usual == USUAL_RATING
+    assert raters.verdict(None, 5) == pytest.approx(0.75)
+    assert raters.verdict("new", 1) == pytest.approx(-1.25)
+
+
+def test_a_rating_that_is_changed_or_gone_leaves_no_trace() -> None:
+    raters = Raters()
+    raters.rated("r", 4)
+    usual = raters.usual
+    raters.rated("r", 1)
+    raters.rated("r", 5, before=1)
+    raters.withdrawn("r", 5)
+    assert raters.usual == pytest.approx(usual)
+    copied = raters.copy()
+    raters.withdrawn("r", 4)
+    raters.withdrawn("r", 4)
+    assert raters.usual == pytest.approx(USUAL_RATING)
+    assert copied.usual == pytest.approx(usual)
+
+
+def test_one_rater_of_many_dialogues_is_heard_once() -> None:
+    once = support(said(5, "x"), raters=Raters())
+    assert support(*(said(5, "x") for _ in range(8)), raters=Raters()) == pytest.approx(once)
+    assert support(*(said(5, f"r{n}") for n in range(8)), raters=Raters()) > once
+    assert support(*(said(5, None) for _ in range(8)), raters=Raters()) == pytest.approx(
+        support(said(5, None), raters=Raters())
+    )
+
+
+def test_more_people_are_believed_more_and_never_more_than_they_say() -> None:
+    values = [support(*(said(5, f"r{n}") for n in range(k)), raters=Raters()) for k in (1, 2, 8)]
+    assert values == sorted(values)
+    assert values[-1] < Raters().verdict("new", 5)
+
+
+def test_what_was_said_far_away_counts_less_and_at_no_nearness_nothing() -> None:
+    assert support(said(5), nearness=1.0) > support(said(5), nearness=0.3) > 0.0
+    assert support(said(5), nearness=0.0) == 0.0
+
+
+def test_only_those_who_speak_for_an_item_are_named() -> None:
+    good, bad = said(5, "x"), said(1, "y")
+    found = beliefs([near(good, bad)], np.ones(1, np.float32), heard_of(good, bad), 0.5)
+    assert found["a"].for_it == (good,)
+
+
+def test_shuffled_ratings_cancel_out() -> None:
+    chance = np.random.default_rng(7)
+    stars = chance.permutation([1] * 300 + [5] * 500)
+    every = [said(int(star), f"r{n % 50}", f"i{n % 8}") for n, star in enumerate(stars)]
+    raters = heard_of(*every)
+    taught = lessons([[e] for e in every], {f"i{n}": n for n in range(8)}, raters)
+    by_item = [sum(t.weight for t in taught if t.item == n) for n in range(8)]
+    assert sum(t.weight > 0 for t in taught) > 400
+    assert abs(float(np.mean(by_item))) < 0.12 * 100
+
+
+def test_of_one_item_no_rater_teaches_more_than_his_share() -> None:
+    flood = [[said(5, "x", "a")] for _ in range(100)]
+    taught = lessons(flood, {"a": 0}, Raters())
+    assert sum(lesson.weight for lesson in taught) == pytest.approx(3.0)
+    crowd = [[said(5, f"r{n}", "a")] for n in range(100)]
+    assert sum(lesson.weight for lesson in lessons(crowd, {"a": 0}, Raters())) > 50
+
+
+def test_of_one_question_a_raters_newest_word_counts() -> None:
+    taught = lessons([[said(5, "x"), said(1, "x")]], {"a": 0}, Raters())
+    assert len(taught) == 1
+    assert taught[0].weight < 0
+
+
+def test_what_is_no_items_or_no_verdict_teaches_nothing() -> None:
+    assert lessons([[said(5, "x", None), said(3), said(5, "x", "gone")]], {"a": 0}, Raters()) == []
