@@ -59,13 +59,13 @@ CONSOLE = (
     Picture("console-phone-dark.png", PHONE, "ru", "dark"),
 )
 WAITING = (
-    ("Вывозите ли вы старую мебель из подъезда?", 4),
-    ("Заберёте старый диван с лестничной площадки?", 1),
+    ("Украшаете ли вы подъезд гирляндами к Новому году?", 4),
     ("Можно ли оплатить картой прямо на сайте?", 2),
+    ("Поливаете ли вы цветы жильцов на подоконниках?", 2),
     ("Отпугиваете ли вы голубей с карнизов?", 1),
 )
 LOW = ("Сколько стоит уборка подъезда?", "Спрашивал про наш дом, а не вообще")
-BETTER = "Старую мебель мы вывозим по заявке: 900 ₽ за предмет, в день следующей уборки."
+BETTER = "Гирлянды к Новому году мы вешаем по заявке дома, снимаем их после 15 января."
 
 
 def hold_dialogue(page: Page, questions: tuple[str, ...]) -> None:
@@ -137,7 +137,7 @@ def take_console(browser: Browser, address: str, picture: Picture, folder: Path)
         page = context.new_page()
         page.goto(f"{address}/console")
         if not phone:
-            page.locator(".opener").first.click()
+            page.get_by_role("button", name=WAITING[0][0]).click()
             page.locator("textarea.answer").fill(BETTER)
             expect(page.locator(".preview h3")).to_be_visible()
         page.screenshot(path=folder / picture.name, caret="hide")

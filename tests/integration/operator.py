@@ -6,6 +6,7 @@ import re
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager
 from html import unescape
+from urllib.parse import urlencode
 
 import httpx
 
@@ -50,8 +51,13 @@ class Visitor:
 
     def post(self, path: str, proof: str | None = None, /, **fields: str | list[str]):
         """Send a form as a page does; ``proof`` in place of the session's own."""
-        headers = {"HX-Request": "true", "X-CSRF-Token": self.proof if proof is None else proof}
-        return self.client.post(path, data=fields, headers=headers)
+        headers = {
+            "HX-Request": "true",
+            "X-CSRF-Token": self.proof if proof is None else proof,
+            "Content-Type": "application/x-www-form-urlencoded",
+        }
+        body = urlencode(fields, doseq=True).encode()
+        return self.client.post(path, content=body, headers=headers)
 
     def sign_in(self, token: str) -> httpx.Response:
         self.get("/console/sign-in")

@@ -120,7 +120,7 @@ on("htmx:afterRequest", (event) => {
   onward?.focus({ preventScroll: onward !== next });
 });
 
-on("htmx:afterSwap", (event) => {
+on("htmx:afterSettle", (event) => {
   if (event.detail.target.matches(".body")) unfold(event.detail.target);
 });
 on("htmx:load", (event) => localise(event.detail.elt));
