@@ -220,6 +220,7 @@ def test_one_signs_in_with_the_token_and_again_without_losing_what_was_typed(
     assert (cookie["httpOnly"], cookie["sameSite"]) == (True, "Strict")
     assert desk.page.evaluate("document.cookie") == ""
     desk.answer.fill(ANSWER)
+    expect(desk.preview).to_contain_text("Бот ответит так на")  # no other request is on its way
     desk.page.context.clear_cookies()
     desk.save.click()
     expect(desk.notice).to_contain_text("Сеанс закончился")
