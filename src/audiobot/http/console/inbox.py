@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from typing import Final, NamedTuple
+from collections.abc import Callable, Sequence
+from typing import Final, NamedTuple, TypeVar
 from uuid import UUID
 
 from fastapi import APIRouter
@@ -24,6 +24,8 @@ from audiobot.http.console.desk import MOST, Desk, Saved
 from audiobot.http.console.door import Door, Visit
 from audiobot.http.console.texts import error_text, plural, text
 from audiobot.http.services import Services
+
+_T = TypeVar("_T")
 
 _SHOWN_TURNS: Final = 4
 _SHOWN_CAUGHT: Final = 12
@@ -107,22 +109,32 @@ def version_in(visit: Visit) -> int | None:
     return int(given) if given else None
 
 
+def counted(turns: Sequence[_T], same: Callable[[_T], object]) -> list[tuple[_T, int]]:
+    """Each kind of turn once, by its first, and how many of it there are."""
+    kinds: dict[object, list[_T]] = {}
+    for turn in turns:
+        kinds.setdefault(same(turn), []).append(turn)
+    return [(kind[0], len(kind)) for kind in kinds.values()]
+
+
 class Preview(NamedTuple):
     """An answer's preview as the page shows it: what changes first, then what is new."""
 
-    changed: list[PreviewedTurn]
-    new: list[PreviewedTurn]
+    changed: list[tuple[PreviewedTurn, int]]
+    new: list[tuple[PreviewedTurn, int]]
+    changes: int
     hidden: int
     found: AnswerPreview
 
 
 def arranged(found: AnswerPreview) -> Preview:
     """The first of each kind, and how many are left out."""
-    changed = [turn for turn in found.caught if turn.before is not None]
-    new = [turn for turn in found.caught if turn.before is None]
+    kinds = counted(found.caught, lambda turn: (turn.question, turn.before, turn.after))
+    changed = [kind for kind in kinds if kind[0].before is not None]
+    new = [kind for kind in kinds if kind[0].before is None]
     shown, rest = changed[:_SHOWN_CAUGHT], max(3, _SHOWN_CAUGHT - len(changed))
-    hidden = len(found.caught) - len(shown) - len(new[:rest])
-    return Preview(shown, new[:rest], hidden, found)
+    hidden = len(found.caught) - sum(times for _, times in [*shown, *new[:rest]])
+    return Preview(shown, new[:rest], sum(times for _, times in changed), hidden, found)
 
 
 class Inbox:
@@ -154,7 +166,15 @@ class Inbox:
         return view.html(
             visit.render(
                 "opened.html",
-                group=group,
+                turns=counted(
+                    group.turns,
+                    lambda turn: (
+                        turn.user_message,
+                        turn.ai_response,
+                        turn.rating,
+                        turn.feedback_text,
+                    ),
+                ),
                 shown=_SHOWN_TURNS,
                 editor=editor(group),
                 key=key_of(group.turns),

@@ -128,7 +128,11 @@ on("htmx:oobAfterSwap", (event) => localise(event.detail.target));
 on("htmx:sendError", tellNoConnection);
 on("htmx:timeout", tellNoConnection);
 // Signed in anew in another tab: the page goes on with the new session's proof.
-on("proof", (event) => document.body.setAttribute("hx-headers", JSON.stringify({ "X-CSRF-Token": event.detail.value })));
+on("proof", (event) => {
+  const { value } = event.detail;
+  document.body.setAttribute("hx-headers", JSON.stringify({ "X-CSRF-Token": value }));
+  document.querySelectorAll('input[name="proof"]').forEach((field) => field.setAttribute("value", value));
+});
 
 document.addEventListener("input", (event) => {
   const form = around(event.target, ".editor");
