@@ -20,10 +20,13 @@ from audiobot.domain import (
     MAX_CORRECTION,
     MAX_MESSAGE,
     MAX_SESSION_ID,
+    MAX_WORDINGS,
+    AnswerPreview,
     Conversation,
     CorrectionOutcome,
     Idempotency,
     Language,
+    QuestionGroup,
     RatingOutcome,
     check_text,
     spoken_language,
@@ -38,6 +41,8 @@ _TAKEN_UP_SECONDS: Final = 0.8
 """How long an operator's call waits until its correction counts here; it counts soon after else."""
 _AGAIN_SECONDS: Final = 0.25
 _ATTEMPTS: Final = 40
+_LOOKED_AT: Final = 500
+"""Turns of the inbox that a preview looks at."""
 _CORRECTIONS: Final = uuid5(NAMESPACE_URL, "https://vasdom.example/audiobot/corrections")
 """Namespace of the UUIDv5 (RFC 9562) of a correction that its operator did not name."""
 
@@ -59,6 +64,27 @@ def _check_language(answer: str, language: Language) -> None:
     ours = [word for word in words if spoken_language(word) == language]
     if len(words) >= _ENOUGH_WORDS and not ours:
         raise InvalidValue("correction_language", field="answer")
+
+
+def _language_of(answer: str, wordings: Sequence[str], language: Language | None) -> Language:
+    """A correction's language: the questions', unless its author named one."""
+    if language is not None:
+        return language
+    asked = next((found for w in wordings if (found := spoken_language(w))), None)
+    language = asked or spoken_language(answer) or "ru"
+    _check_language(answer, language)
+    return language
+
+
+def _check_correction(answer: str, wordings: Sequence[str]) -> None:
+    """Refuse what the store would refuse to keep as a correction."""
+    check_text("answer", answer, MAX_CORRECTION, blank=False)
+    if not wordings:
+        raise InvalidValue("text_blank", field="wordings")
+    if len(wordings) > MAX_WORDINGS:
+        raise InvalidValue("list_too_long", field="wordings", limit=MAX_WORDINGS)
+    for wording in wordings:
+        check_text("wordings", wording, MAX_MESSAGE, blank=False)
 
 
 class ConversationService:
@@ -206,12 +232,12 @@ class ConversationService:
 
         Two operators who answer the same group, or the same question, without knowing of each
         other write under one id: the later answer counts, and its author is told of the earlier
-        one. The language is the questions'.
+        one. The language is the questions'. What all of ``log_ids`` were told already is no
+        correction of them.
         """
-        asked = next((found for w in wordings if (found := spoken_language(w))), None)
-        if language is None:
-            language = asked or spoken_language(answer) or "ru"
-            _check_language(answer, language)
+        language = _language_of(answer, wordings, language)
+        if await self._told_already(answer, log_ids):
+            raise InvalidValue("correction_same", field="answer")
         if correction_id is None and (log_ids or wordings):
             first = str(log_ids[0]) if log_ids else " ".join(wordings[0].casefold().split())
             correction_id = uuid5(_CORRECTIONS, f"group {first}")
@@ -225,6 +251,30 @@ class ConversationService:
         )
         await self._take_up()
         return outcome
+
+    async def _told_already(self, answer: str, log_ids: Sequence[UUID]) -> bool:
+        """True when there are turns and each of them was answered in these very words."""
+        for log_id in log_ids:
+            try:
+                turn = self._store.at_hand(log_id) or await self._store.get_conversation(log_id)
+            except UnknownDialogue:
+                return False  # keeping it says what there is to say
+            if turn is None or turn.ai_response.strip() != answer.strip():
+                return False
+        return bool(log_ids)
+
+    async def inbox_groups(self, most: int) -> list[QuestionGroup]:
+        """The newest waiting turns by what they ask, the group worth most first."""
+        return await self._answerer.group(await self._store.get_inbox(most))
+
+    async def preview(
+        self, answer: str, wordings: Sequence[str], language: Language | None = None
+    ) -> AnswerPreview:
+        """What ``correct`` would do with the same words; refused as there, and nothing is kept."""
+        _check_correction(answer, wordings)
+        language = _language_of(answer, wordings, language)
+        turns = await self._store.get_inbox(_LOOKED_AT)
+        return await self._answerer.preview(answer, wordings, language, turns)
 
     async def withdraw(self, correction_id: UUID, *, withdrawn: bool) -> CorrectionOutcome:
         """Let a correction count no more, or again, from the next question on."""

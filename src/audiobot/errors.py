@@ -48,6 +48,10 @@ class NotAllowed(AudioBotError):
     """An operator's call without an operator's token."""
 
 
+class Forged(NotAllowed):
+    """A form that none of our own pages made for this session."""
+
+
 class Unavailable(AudioBotError):
     """Not now; the same call may succeed after ``retry_after`` seconds."""
 

@@ -118,7 +118,29 @@ _SENTENCES: Final[dict[str, tuple[str, str]]] = {
         "Соединений слишком много: повторите через {retry_after} с.",
         "There are too many connections: try again in {retry_after} s.",
     ),
+    "form_type": (
+        "Форма пришла в незнакомом виде: обновите страницу и отправьте её ещё раз.",
+        "The form came in an unknown shape: reload the page and send it again.",
+    ),
+    "form_malformed": (
+        "Форму не разобрать: обновите страницу и отправьте её ещё раз.",
+        "The form cannot be read: reload the page and send it again.",
+    ),
     # Who is who.
+    "session_over": (
+        "Сеанс закончился. Войдите снова в другой вкладке и повторите: написанное останется здесь.",
+        "Your session is over. Sign in again in another tab and repeat: what you wrote stays here.",
+    ),
+    "form_stale": (
+        "Страница устарела, ничего не изменено. Обновите её и повторите: написанный ответ "
+        "сохранится.",
+        "This page is out of date and nothing was changed. Reload it and repeat: the answer you "
+        "wrote is kept.",
+    ),
+    "token_wrong": (
+        "Это не тот токен: скопируйте его целиком и попробуйте ещё раз.",
+        "That is not the token: copy all of it and try again.",
+    ),
     "operator_only": (
         "Этот вызов — для оператора: передайте заголовок Authorization: Bearer с его токеном.",
         "This call is an operator's: send the header Authorization: Bearer with the token.",

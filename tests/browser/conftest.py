@@ -6,12 +6,14 @@ asynchronous tests of other folders need that.
 
 from __future__ import annotations
 
+import uuid
 from collections.abc import Iterator
 
 import pytest
 from playwright.sync_api import Browser, expect
 
 from tests.browser.chromium import LAPTOP, PHONE, browsing
+from tests.browser.console import Desk, OpenDesk, desks
 from tests.browser.talk import OpenTalk, Talk, tabs
 from tests.servers import Server, serving
 
@@ -47,3 +49,37 @@ def talk(open_talk: OpenTalk, server: Server) -> Talk:
 def any_talk(open_talk: OpenTalk, server: Server, request: pytest.FixtureRequest) -> Talk:
     """The shared server's talk page, on a phone and on a laptop."""
     return open_talk(server, request.param)
+
+
+@pytest.fixture(scope="package")
+def empty_server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Server]:
+    """A server that knows nothing: all that is asked waits for the operator."""
+    data = tmp_path_factory.mktemp("console") / "data"
+    with serving(data, AUDIOBOT_KNOWLEDGE="none") as running:
+        running.wait_for_meaning()
+        yield running
+
+
+@pytest.fixture
+def open_desk(browser: Browser) -> Iterator[OpenDesk]:
+    """Opens a console in a fresh profile; console errors and foreign requests fail the test."""
+    with desks(browser) as opener:
+        yield opener
+
+
+@pytest.fixture
+def question(empty_server: Server) -> str:
+    """One that nobody asked before; nothing waits that asks the like."""
+    client = empty_server.client
+    turns = client.get("/api/learning/inbox", params={"limit": 500}).json()["turns"]
+    if left := [turn["log_id"] for turn in turns]:
+        client.post("/api/learning/inbox/dismiss", json={"log_ids": left}).raise_for_status()
+    return f"Вывезете ли вы самокат {uuid.uuid4().hex[:6]} из подъезда?"
+
+
+@pytest.fixture
+def desk(open_desk: OpenDesk, empty_server: Server, question: str) -> Desk:
+    """The console on a laptop, with one question that was asked three times."""
+    for _ in range(3):
+        empty_server.ask(question)
+    return open_desk(empty_server)

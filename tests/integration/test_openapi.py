@@ -26,6 +26,8 @@ WITH_INPUT = [
     ("GET", "/api/learning/questions"),
     ("POST", "/api/knowledge/{name}"),
     ("GET", "/api/learning/inbox"),
+    ("GET", "/api/learning/inbox/groups"),
+    ("POST", "/api/learning/preview"),
     ("POST", "/api/learning/inbox/dismiss"),
     ("GET", "/api/learning/corrections"),
     ("POST", "/api/learning/corrections"),

@@ -18,6 +18,7 @@ from tests.servers import Server, serving
 TOKEN = "operator-token-Hedgehog-42"
 BEARER = {"Authorization": f"Bearer {TOKEN}"}
 CORRECTIONS, INBOX = "/api/learning/corrections", "/api/learning/inbox"
+PREVIEW = "/api/learning/preview"
 SUGGESTIONS, ANSWERS = "/api/learning/suggestions", "/api/voice/answers"
 FAR = "Где купить билет на поезд до Владивостока?"
 BETTER = "Уборка подъезда стоит 1 500 ₽ в месяц."
@@ -119,6 +120,74 @@ def test_a_group_is_dismissed_and_answered_at_once_and_nothing_breaks(desk: Serv
     assert log_id not in waiting(desk)  # it is answered
 
 
+def test_what_waits_is_grouped_by_what_it_asks(desk: Server) -> None:
+    question = f"{FAR} Вагон {uuid.uuid4().hex[:6]}"
+    ids = [desk.ask(question)["log_id"] for _ in range(3)]
+    desk.rate(ids[0], 1, feedback_text="не то")
+    found = operator(desk, "GET", f"{INBOX}/groups", params={"limit": 500}).json()
+    assert found["complete"] is True
+    every = [turn["log_id"] for group in found["groups"] for turn in group["turns"]]
+    assert len(every) == len(set(every))
+    assert set(every) == set(waiting(desk))
+    (group,) = [g for g in found["groups"] if ids[0] in {t["log_id"] for t in g["turns"]}]
+    assert [t["log_id"] for t in group["turns"] if t["log_id"] in ids] == ids[::-1]
+    assert group["question"] in {turn["user_message"] for turn in group["turns"]}
+    assert group["language"] == "ru"
+    (rated,) = [turn for turn in group["turns"] if turn["log_id"] == ids[0]]
+    assert (rated["rating"], rated["feedback_text"]) == (1, "не то")
+    worth = [sum(2 if t["rating"] else 1 for t in g["turns"]) for g in found["groups"]]
+    assert worth == sorted(worth, reverse=True)
+    for limit in ("0", "501", "x"):
+        assert_error(operator(desk, "GET", f"{INBOX}/groups", params={"limit": limit}), 422)
+
+
+def test_a_preview_tells_what_an_answer_would_change_and_keeps_nothing(desk: Server) -> None:
+    question = f"{FAR} Билет {uuid.uuid4().hex[:6]}"
+    log_id = desk.ask(question)["log_id"]
+    before = operator(desk, "GET", CORRECTIONS).json()
+    body = {"answer": "Билеты на поезд мы не продаём.", "wordings": [question]}
+    found = operator(desk, "POST", PREVIEW, json=body).json()
+    (turn,) = [turn for turn in found["caught"] if turn["log_id"] == log_id]
+    assert (turn["question"], turn["before"], turn["after"]) == (question, None, body["answer"])
+    assert found["looked_at"] >= 1
+    assert found["terse"] is False
+    assert operator(desk, "POST", PREVIEW, json=body | {"answer": "Нет."}).json()["terse"] is True
+    assert operator(desk, "GET", CORRECTIONS).json() == before
+    assert log_id in waiting(desk)
+
+
+@pytest.mark.parametrize(
+    ("changes", "status", "code"),
+    [
+        ({"answer": " "}, 422, "text_blank"),
+        ({"answer": MARK + "x" * 4_000}, 422, "text_too_long"),
+        ({"answer": f"{MARK}\x00"}, 422, "text_has_nul"),
+        ({"answer": "Only by the hour, at the desk"}, 422, "correction_language"),
+        ({"wordings": []}, 422, "text_blank"),
+        ({"wordings": ["a"] * 51}, 422, "list_too_long"),
+        ({"wordings": ["x" * 2_001]}, 422, "text_too_long"),
+        ({"wordings": [f"{MARK}\udfff"]}, 422, "text_has_surrogate"),
+        ({"language": "de"}, 422, "field_invalid"),
+    ],
+)
+def test_a_preview_of_a_bad_correction_ends_in_its_sentence(
+    desk: Server, changes: dict, status: int, code: str
+) -> None:
+    body = json.dumps({"answer": BETTER, "wordings": ["в"], **changes}).encode()
+    assert_error(post_json(desk, PREVIEW, body, *_bearer()), status, code)
+
+
+def test_an_answer_that_was_told_already_is_no_correction(desk: Server) -> None:
+    told = desk.ask(f"{FAR} Когда?")
+    body = {
+        "answer": f" {told['response']}\n", "wordings": [f"{FAR} Когда?"],
+        "log_ids": [told["log_id"]],
+    }  # fmt: skip
+    response = operator(desk, "POST", CORRECTIONS, json=body)
+    assert_error(response, 422, "correction_same")
+    assert told["log_id"] in waiting(desk)
+
+
 def test_an_operators_corrected_response_is_a_correction_of_its_question(desk: Server) -> None:
     told = desk.ask("почём помыть полы в подъезде?")
     body = {"log_id": told["log_id"], "rating": 1, "corrected_response": BETTER}
@@ -177,7 +246,8 @@ def test_who_asked_hears_the_operators_answer(desk: Server) -> None:
 @pytest.mark.parametrize(
     ("method", "path"),
     [
-        ("GET", INBOX), ("POST", f"{INBOX}/dismiss"), ("GET", CORRECTIONS), ("POST", CORRECTIONS),
+        ("GET", INBOX), ("GET", f"{INBOX}/groups"), ("POST", PREVIEW),
+        ("POST", f"{INBOX}/dismiss"), ("GET", CORRECTIONS), ("POST", CORRECTIONS),
         ("DELETE", f"{CORRECTIONS}/{uuid.UUID(int=1)}"), ("GET", SUGGESTIONS),
         ("POST", f"{CORRECTIONS}/{uuid.UUID(int=1)}/restore"),
     ],

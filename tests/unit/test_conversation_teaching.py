@@ -37,6 +37,18 @@ class Desk(Recorder):
         self.calls.append("withdraw" if withdrawn else "restore")
         return CorrectionOutcome(correction=made("a", correction_id))
 
+    async def get_inbox(self, most: int) -> list[Any]:
+        self.calls.append(f"inbox {most}")
+        return [f"turn {most}"]
+
+    async def group(self, turns: list[Any]) -> list[Any]:
+        self.calls.append("group")
+        return ["grouped", *turns]
+
+    async def preview(self, *given: Any) -> Any:
+        self.calls.append("preview")
+        return given
+
     async def take_corrections(self) -> None:
         self.calls.append("take up")
         await self.gate.wait()
@@ -213,3 +225,67 @@ async def test_a_taking_up_that_fails_is_reported_and_the_next_one_works(
     await service.correct("Да.", ["q"])
     assert desk.refreshed == 1
     assert len(reported) == 1
+
+
+async def test_what_every_turn_was_told_already_is_no_correction_of_them(
+    service: ConversationService, desk: Desk
+) -> None:
+    told = [await service.process("Сколько стоит?", "s", "ru") for _ in range(2)]
+    other = await service.process("Почём?", "s", "ru")
+    same = f" {told[0].ai_response}\n"
+    ids = [turn.log_id for turn in told]
+    with pytest.raises(InvalidValue) as refused:
+        await service.correct(same, ["Сколько стоит?"], log_ids=ids)
+    assert refused.value.code == "correction_same"
+    assert desk.corrections == []
+    for taken in ([*ids, other.log_id], [], [uuid.uuid4()]):
+        await service.correct(same, ["Сколько стоит?"], log_ids=taken)
+    assert len(desk.corrections) == 3
+
+
+async def test_a_turn_that_was_never_held_is_for_the_store_to_refuse(
+    service: ConversationService, desk: Desk
+) -> None:
+    log_id = uuid.uuid4()
+    desk.dialogues[log_id] = UnknownDialogue("unknown_dialogue")
+    await service.correct("Полторы тысячи.", ["Сколько?"], log_ids=[log_id])
+    assert desk.calls == ["correct", "take up"]
+
+
+async def test_what_waits_is_grouped_by_the_answerer(
+    service: ConversationService, desk: Desk
+) -> None:
+    assert await service.inbox_groups(7) == ["grouped", "turn 7"]
+    assert desk.calls == ["inbox 7", "group"]
+
+
+async def test_a_preview_looks_at_the_inbox_and_keeps_nothing(
+    service: ConversationService, desk: Desk
+) -> None:
+    found = await service.preview("Полторы тысячи.", ["Сколько?", "Почём?"])
+    assert found == ("Полторы тысячи.", ["Сколько?", "Почём?"], "ru", ["turn 500"])
+    assert desk.calls == ["inbox 500", "preview"]
+    assert (await service.preview("Only by the hour.", ["Сколько?"], "en"))[2] == "en"
+
+
+@pytest.mark.parametrize(
+    ("answer", "wordings", "code"),
+    [
+        ("", ["Сколько?"], "text_blank"),
+        (" \n", ["Сколько?"], "text_blank"),
+        ("ы" * 4_001, ["Сколько?"], "text_too_long"),
+        ("ы\x00", ["Сколько?"], "text_has_nul"),
+        ("Полторы.", [], "text_blank"),
+        ("Полторы.", [" "], "text_blank"),
+        ("Полторы.", ["ы" * 2_001], "text_too_long"),
+        ("Полторы.", ["ы"] * 51, "list_too_long"),
+        ("Only by the hour", ["Сколько?"], "correction_language"),
+    ],
+)
+async def test_a_preview_refuses_what_would_be_refused(
+    service: ConversationService, desk: Desk, answer: str, wordings: list[str], code: str
+) -> None:
+    with pytest.raises(InvalidValue) as refused:
+        await service.preview(answer, wordings)
+    assert refused.value.code == code
+    assert desk.calls == []

@@ -19,6 +19,7 @@ from starlette.requests import Request
 
 from audiobot.domain import Language
 from audiobot.errors import NotAllowed, TooManyRequests
+from audiobot.http.sessions import SESSION_COOKIE, Session, Sessions
 
 Address = ipaddress.IPv4Address | ipaddress.IPv6Address
 Network = ipaddress.IPv4Network | ipaddress.IPv6Network
@@ -104,6 +105,8 @@ class Access:
         self._loopback = loopback
         self._rater_key = rater_key
         self._cookies = URLSafeSerializer(rater_key, salt="rater")
+        self.sessions = Sessions(rater_key, operator_token)
+        self.token_configured = operator_token is not None
         self._proxies = tuple(trusted_proxies)
         chosen = rate_limit or ("off" if loopback else "60/minute")
         self._rate: RateLimitItem | None = None if chosen == "off" else parse(chosen)
@@ -154,10 +157,21 @@ class Access:
         scheme, _, given = request.headers.get("authorization", "").partition(" ")
         if scheme.lower() == "bearer":
             # Header bytes come as Latin-1; as bytes they are what the caller typed, in UTF-8.
-            offered = given.strip().encode("latin-1", "replace")
-            same = [hmac.compare_digest(offered, token) for token in self._tokens]
-            return any(same)  # all compared before: the time tells nothing
-        return self._open and self._is_local(request)
+            return self.is_token(given.strip().encode("latin-1", "replace"))
+        if self._open:
+            return self._is_local(request)
+        session = self.session(request)
+        # Strict cookies go with requests of the same site, and a neighbour there is no operator.
+        return session is not None and session.signed_in and self.is_same_origin(request)
+
+    def is_token(self, offered: bytes) -> bool:
+        """True for an operator's token."""
+        same = [hmac.compare_digest(offered, token) for token in self._tokens]
+        return any(same)  # all compared before: the time tells nothing
+
+    def session(self, request: Request) -> Session | None:
+        """The session that the caller's cookie names, signed in or not."""
+        return self.sessions.read(request.cookies.get(SESSION_COOKIE))
 
     def require_operator(self, request: Request) -> None:
         """Raise ``NotAllowed`` unless an operator calls."""
@@ -184,6 +198,18 @@ class Access:
         if origin is not None and origin.lower() != f"{request.url.scheme}://{host}".lower():
             return False
         return headers.get("sec-fetch-site", "none") in {"none", "same-origin"}
+
+    @staticmethod
+    def is_same_origin(request: Request) -> bool:
+        """False for what a page of another origin sent, as far as the browser says so.
+
+        A proxy may have changed the scheme and the host that we see, never the browser's word.
+        """
+        site = request.headers.get("sec-fetch-site")
+        if site is not None:
+            return site in {"none", "same-origin"}
+        origin, host = request.headers.get("origin"), request.headers.get("host", "")
+        return origin is None or origin.lower().partition("://")[2] == host.lower()
 
     # -- the rater -------------------------------------------------------------------------
 

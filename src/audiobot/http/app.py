@@ -18,7 +18,7 @@ from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from audiobot import __version__
 from audiobot.errors import AudioBotError
-from audiobot.http import learning, operations, teaching, voice, wire
+from audiobot.http import console, learning, operations, teaching, voice, wire
 from audiobot.http.services import Services
 from audiobot.telemetry import Metrics, Traces, bind_request, get_logger
 
@@ -115,11 +115,14 @@ def create_app(services: Services) -> FastAPI:
         learning.make_router(services),
         teaching.make_router(services),
         operations.make_router(services),
+        console.make_router(services),
     ):
         # Their routes themselves: a router inside a router is matched twice for every request.
         app.router.routes.extend(router.routes)
-    static = resources.files("audiobot") / "http" / "static"
-    app.mount("/static", StaticFiles(directory=str(static)), name="static")
+    http = resources.files("audiobot") / "http"
+    app.mount("/static", StaticFiles(directory=str(http / "static")), name="static")
+    pages = StaticFiles(directory=str(http / "console" / "static"))
+    app.mount("/console/static", pages, name="console")
     if services.cors_origins:
         app.add_middleware(
             CORSMiddleware,

@@ -86,6 +86,14 @@ class CorrectionRequest(Request):
     language: Language | None = Field(None, description="the questions' own when none is given")
 
 
+class PreviewRequest(Request):
+    """An answer that is still being written, with the questions that it shall answer."""
+
+    answer: SpokenText = Field(min_length=1, max_length=MAX_CORRECTION, pattern=r"\S")
+    wordings: list[Wording] = Field(min_length=1, max_length=MAX_WORDINGS)
+    language: Language | None = Field(None, description="the questions' own when none is given")
+
+
 class DismissRequest(Request):
     """Turns, by their log_id, or suggestions, by their op_id, that need no answer."""
 
@@ -245,6 +253,38 @@ class InboxReply(Reply):
 
     turns: list[InboxTurn]
     complete: bool
+
+
+class QuestionGroupItem(Reply):
+    """Waiting turns that ask one thing; ``question``, one of theirs, stands for all of them."""
+
+    question: str
+    language: Language
+    turns: list[InboxTurn]
+
+
+class InboxGroupsReply(Reply):
+    """What waits, the group worth most first; ``complete`` is false when some is away."""
+
+    groups: list[QuestionGroupItem]
+    complete: bool
+
+
+class PreviewedItem(Reply):
+    """A past question: what it is told today (null: it is handed over), and what it would be."""
+
+    log_id: UUID
+    question: str
+    before: str | None
+    after: str | None
+
+
+class PreviewReply(Reply):
+    """What an answer would do to ``looked_at`` past questions; ``terse`` when it names no topic."""
+
+    caught: list[PreviewedItem]
+    looked_at: int
+    terse: bool
 
 
 class DismissReply(Reply):

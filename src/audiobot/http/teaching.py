@@ -8,7 +8,7 @@ from fastapi import APIRouter, Path, Query
 from starlette.requests import Request
 from starlette.responses import Response
 
-from audiobot.domain import Correction, CorrectionOutcome
+from audiobot.domain import Conversation, Correction, CorrectionOutcome
 from audiobot.http import wire
 from audiobot.http.schemas import (
     CorrectionItem,
@@ -18,8 +18,13 @@ from audiobot.http.schemas import (
     DismissReply,
     DismissRequest,
     ErrorReply,
+    InboxGroupsReply,
     InboxReply,
     InboxTurn,
+    PreviewedItem,
+    PreviewReply,
+    PreviewRequest,
+    QuestionGroupItem,
     SuggestionItem,
     SuggestionsReply,
 )
@@ -56,23 +61,62 @@ def make_router(services: Services) -> APIRouter:
         complete = store.status().complete
         return wire.reply(
             InboxReply(
-                turns=[
-                    InboxTurn(
-                        log_id=turn.log_id,
-                        session_id=turn.session_id,
-                        user_message=turn.user_message,
-                        ai_response=turn.ai_response,
-                        outcome=turn.outcome,
-                        model_used=turn.model_used,
-                        confidence=turn.confidence,
-                        language=turn.language,
-                        rating=turn.rating,
-                        feedback_text=turn.feedback_text,
-                        timestamp=turn.created_at,
+                turns=[_turn(turn) for turn in await store.get_inbox(limit)],
+                complete=complete and store.status().complete,
+            )
+        )
+
+    @router.get(
+        "/inbox/groups",
+        summary="Turns that wait for an operator by what they ask, the group worth most first",
+        response_model=InboxGroupsReply,
+        responses=READ_ERRORS,
+        openapi_extra=access.bearer(),
+    )
+    async def groups(
+        request: Request, limit: Annotated[int, Query(ge=1, le=500)] = 200
+    ) -> Response:
+        access.require_operator(request)
+        complete = store.status().complete
+        found = await conversation.inbox_groups(limit)
+        return wire.reply(
+            InboxGroupsReply(
+                groups=[
+                    QuestionGroupItem(
+                        question=group.question,
+                        language=group.language,
+                        turns=[_turn(turn) for turn in group.turns],
                     )
-                    for turn in await store.get_inbox(limit)
+                    for group in found
                 ],
                 complete=complete and store.status().complete,
+            )
+        )
+
+    @router.post(
+        "/preview",
+        summary="What an answer would change, were it kept",
+        response_model=PreviewReply,
+        responses={c: WRITE_ERRORS[c] for c in (400, 401, 413, 415, 422, 503)},
+        openapi_extra={**access.bearer(), **wire.body_of(PreviewRequest)},
+    )
+    async def preview(request: Request) -> Response:
+        access.require_operator(request)
+        given = await wire.read_json(request, PreviewRequest, MAX_LESSON)
+        found = await conversation.preview(given.answer, given.wordings, given.language)
+        return wire.reply(
+            PreviewReply(
+                caught=[
+                    PreviewedItem(
+                        log_id=turn.log_id,
+                        question=turn.question,
+                        before=turn.before,
+                        after=turn.after,
+                    )
+                    for turn in found.caught
+                ],
+                looked_at=found.looked_at,
+                terse=found.terse,
             )
         )
 
@@ -186,6 +230,22 @@ def make_router(services: Services) -> APIRouter:
         )
 
     return router
+
+
+def _turn(turn: Conversation) -> InboxTurn:
+    return InboxTurn(
+        log_id=turn.log_id,
+        session_id=turn.session_id,
+        user_message=turn.user_message,
+        ai_response=turn.ai_response,
+        outcome=turn.outcome,
+        model_used=turn.model_used,
+        confidence=turn.confidence,
+        language=turn.language,
+        rating=turn.rating,
+        feedback_text=turn.feedback_text,
+        timestamp=turn.created_at,
+    )
 
 
 def _item(correction: Correction) -> CorrectionItem:

@@ -22,6 +22,7 @@ from starlette.responses import Response
 from audiobot.domain import MAX_SESSION_ID
 from audiobot.errors import (
     AudioBotError,
+    Forged,
     IdempotencyMismatch,
     InvalidValue,
     MalformedRequest,
@@ -65,11 +66,12 @@ _STATUS: Final[dict[type[AudioBotError], int]] = {
     UnknownDialogue: 404,
     UnknownCorrection: 404,
     NotAllowed: 401,
+    Forged: 403,
     TooManyRequests: 429,
     StorageFull: 507,
     StorageUnavailable: 503,
 }
-_MALFORMED: Final = {"body_too_large": 413, "content_type": 415}
+_MALFORMED: Final = {"body_too_large": 413, "content_type": 415, "form_type": 415}
 _HTTP_CODES: Final = {404: "not_found", 405: "method_not_allowed"}
 
 
@@ -217,14 +219,18 @@ def error_reply(request: Request, status: int, code: str, **details: object) -> 
     return reply(ErrorReply(detail=text, code=code), status, headers)
 
 
+def status_of(error: AudioBotError) -> int:
+    """The status that says of what kind an error is."""
+    if isinstance(error, MalformedRequest):
+        return _MALFORMED.get(error.code, 400)
+    kinds = (kind for kind in type(error).__mro__ if kind in _STATUS)
+    return _STATUS.get(next(kinds, AudioBotError), 500)
+
+
 async def on_audiobot_error(request: Request, error: Exception) -> Response:
     """An error of ours, by the status table."""
     assert isinstance(error, AudioBotError)
-    if isinstance(error, MalformedRequest):
-        status = _MALFORMED.get(error.code, 400)
-    else:
-        kinds = (kind for kind in type(error).__mro__ if kind in _STATUS)
-        status = _STATUS.get(next(kinds, AudioBotError), 500)
+    status = status_of(error)
     details: dict[str, Any] = dict(error.details)
     if hasattr(error, "retry_after"):
         details["retry_after"] = error.retry_after

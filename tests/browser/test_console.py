@@ -1,0 +1,237 @@
+"""The console's work: a question is fixed in three clicks, undone, dismissed; two at once."""
+
+from __future__ import annotations
+
+import re
+from pathlib import Path
+
+import pytest
+from playwright.sync_api import expect
+
+from tests.browser.console import ANSWER, Desk, OpenDesk
+from tests.servers import Server, serving
+
+TOKEN = "operator-token-Hedgehog-42"
+SAVED = "Сохранено: бот ответит так на 3 вопроса."
+
+
+def test_a_question_is_fixed_in_three_clicks_and_answered_from_then_on(
+    desk: Desk, question: str
+) -> None:
+    card = desk.open_group(question)
+    expect(desk.wordings).to_have_value(question)
+    expect(card.locator(".turns li").first).to_contain_text("передано сотруднику")
+    expect(desk.answer).to_be_focused()
+    desk.page.keyboard.type(ANSWER)
+    desk.press(desk.save)
+    expect(desk.notice).to_contain_text(SAVED)
+    assert desk.clicks <= 3
+    expect(desk.card(question)).to_have_count(0)
+    told = desk.server.ask(question)
+    assert (told["response"], told["model_used"]) == (ANSWER, "correction")
+
+
+def test_a_preview_follows_what_is_typed(desk: Desk, question: str) -> None:
+    desk.open_group(question)
+    expect(desk.preview).to_contain_text("Начните писать ответ")
+    desk.answer.fill(ANSWER)
+    expect(desk.preview).to_contain_text("Бот ответит так на 3 вопроса")
+    expect(desk.preview.locator("li").first).to_contain_text(question)
+    desk.wordings.fill("")
+    expect(desk.preview).to_contain_text("Поле «На какие вопросы отвечает» пустое")
+    desk.wordings.fill(question)
+    expect(desk.preview).to_contain_text("Бот ответит так на")
+
+
+def test_a_terse_answer_is_warned_of(desk: Desk, question: str) -> None:
+    desk.open_group(question)
+    desk.answer.fill("Нет, никогда.")
+    expect(desk.preview.locator(".warning")).to_contain_text("Ответ не говорит, о чём он")
+    desk.answer.fill(ANSWER)
+    expect(desk.preview.locator(".warning")).to_have_count(0)
+
+
+def test_an_answer_is_undone_and_the_question_is_back(desk: Desk, question: str) -> None:
+    desk.open_group(question)
+    desk.answer.fill(ANSWER)
+    desk.save.click()
+    expect(desk.card(question)).to_have_count(0)
+    desk.undo.click()
+    expect(desk.notice).to_contain_text("Отменено, всё как было.")
+    expect(desk.card(question)).to_be_visible()
+    assert desk.server.ask(question)["outcome"] == "handed_over"
+    desk.open_group(question)
+    expect(desk.answer).to_have_value("")
+
+
+def test_a_question_is_dismissed_and_back(desk: Desk, question: str) -> None:
+    desk.open_group(question)
+    desk.page.get_by_role("button", name="Ответ не нужен").click()
+    expect(desk.notice).to_contain_text("Отклонено: 3 вопроса.")
+    expect(desk.card(question)).to_have_count(0)
+    desk.undo.click()
+    expect(desk.card(question)).to_be_visible()
+
+
+def test_a_bad_answer_ends_in_a_sentence_and_stays_as_typed(desk: Desk, question: str) -> None:
+    desk.expect_complaint("422")
+    desk.open_group(question)
+    for typed, told in (
+        ("ы" * 4_001, "длиннее 4000 знаков"),
+        ("Only by the hour, at the desk", "Ответ на другом языке"),
+        ("", "Поле «Правильный ответ» пустое"),
+    ):
+        desk.answer.fill(typed)
+        desk.save.click()
+        expect(desk.notice).to_contain_text(told)
+        expect(desk.answer).to_have_value(typed)
+    expect(desk.card(question)).to_be_visible()
+
+
+def test_of_two_operators_the_later_wins_and_is_told_of_the_earlier(
+    desk: Desk, open_desk: OpenDesk, question: str
+) -> None:
+    other = open_desk(desk.server)
+    for operator, typed in ((desk, "Самокаты вывозим мы."), (other, ANSWER)):
+        operator.open_group(question)
+        operator.answer.fill(typed)
+    desk.save.click()
+    expect(desk.notice).to_contain_text(SAVED)
+    other.save.click()
+    expect(other.notice).to_contain_text("другой оператор ответил: «Самокаты вывозим мы.»")
+    assert other.server.ask(question)["response"] == ANSWER
+    other.undo.click()
+    expect(other.notice).to_contain_text("Отменено")
+    assert other.server.ask(question)["response"] == "Самокаты вывозим мы."
+
+
+def test_who_opens_what_was_answered_meanwhile_is_told_so(
+    desk: Desk, open_desk: OpenDesk, question: str
+) -> None:
+    other = open_desk(desk.server)
+    desk.open_group(question)
+    desk.answer.fill(ANSWER)
+    desk.save.click()
+    expect(desk.notice).to_contain_text(SAVED)
+    other.opener(question).click()
+    expect(other.card(question)).to_contain_text("На этот вопрос уже ответили")
+
+
+def test_what_was_typed_outlives_a_closed_card_and_a_reload(desk: Desk, question: str) -> None:
+    desk.open_group(question)
+    desk.answer.fill(ANSWER)
+    desk.page.keyboard.press("Escape")
+    expect(desk.answer).to_have_count(0)
+    desk.page.reload()
+    desk.open_group(question)
+    expect(desk.answer).to_have_value(ANSWER)
+    expect(desk.preview).to_contain_text("Бот ответит так на")
+
+
+def test_without_a_connection_the_answer_stays_and_a_sentence_says_so(
+    desk: Desk, question: str
+) -> None:
+    desk.expect_complaint("ERR_INTERNET_DISCONNECTED|htmx:(sendError|afterRequest)")
+    desk.open_group(question)
+    desk.answer.fill(ANSWER)
+    expect(desk.preview).to_contain_text("Бот ответит так на")
+    desk.page.context.set_offline(True)
+    desk.save.click()
+    expect(desk.notice).to_contain_text("Сервер не ответил. Написанное осталось")
+    expect(desk.answer).to_have_value(ANSWER)
+    desk.page.context.set_offline(False)
+    desk.save.click()
+    expect(desk.notice).to_contain_text(SAVED)
+
+
+def test_answers_are_edited_withdrawn_and_restored(desk: Desk, question: str) -> None:
+    desk.open_group(question)
+    desk.answer.fill(ANSWER)
+    desk.save.click()
+    expect(desk.notice).to_contain_text(SAVED)
+    desk.page.get_by_role("link", name="Ответы").click()
+    card = desk.card(question)
+    card.get_by_role("button", name="Изменить").click()
+    expect(desk.answer).to_have_value(ANSWER)
+    changed = "Самокаты вывозит их хозяин."
+    desk.answer.fill(changed)
+    desk.save.click()
+    expect(card.locator(".told")).to_have_text(changed)
+    assert desk.server.ask(question)["response"] == changed
+    desk.undo.click()
+    expect(card.locator(".told")).to_have_text(ANSWER)
+    card.get_by_role("button", name="Отозвать").click()
+    expect(desk.notice).to_contain_text("Ответ отозван")
+    assert desk.server.ask(question)["outcome"] == "handed_over"
+    desk.undo.click()
+    expect(desk.notice).to_contain_text("Ответ снова действует")
+    assert desk.server.ask(question)["response"] == ANSWER
+
+
+def test_a_customers_suggestion_is_marked_accepted_or_dismissed(desk: Desk, question: str) -> None:
+    told = desk.server.ask(f"{question} А коляску?")
+    phone = f"Звоните +7 999 123-45-67, {told['log_id'][:6]}"
+    assert desk.server.rate(told["log_id"], 1).status_code == 200
+    kept = desk.server.client.post(
+        "/api/voice/feedback",
+        json={"log_id": told["log_id"], "rating": 2, "corrected_response": phone},
+        headers={"X-Forwarded-For": "203.0.113.9"},  # from outside: no operator's
+    )
+    assert kept.status_code == 200
+    desk.open("/console/answers")
+    card = desk.card("А коляску?").first
+    expect(card.locator(".warning")).to_contain_text("Осторожно")
+    expect(card.get_by_text(phone)).to_be_hidden()
+    card.get_by_text("Показать слова клиента").click()
+    expect(card.get_by_text(phone)).to_be_visible()
+    card.get_by_role("button", name="Взять в ответ").click()
+    expect(desk.answer).to_have_value(phone)
+    desk.answer.fill(ANSWER)
+    desk.save.click()
+    expect(desk.notice).to_contain_text("Сохранено")
+    expect(desk.page.get_by_text("Показать слова клиента")).to_have_count(0)
+    assert desk.server.ask(f"{question} А коляску?")["response"] == ANSWER
+
+
+@pytest.fixture
+def guarded(tmp_path: Path):
+    with serving(
+        tmp_path / "data", AUDIOBOT_OPERATOR_TOKEN=TOKEN, AUDIOBOT_KNOWLEDGE="none"
+    ) as running:
+        running.wait_for_meaning()
+        yield running
+
+
+def test_one_signs_in_with_the_token_and_again_without_losing_what_was_typed(
+    open_desk: OpenDesk, guarded: Server, question: str
+) -> None:
+    guarded.ask(question)
+    desk = open_desk(guarded)
+    desk.expect_complaint("401|403")
+    expect(desk.page).to_have_url(re.compile("/console/sign-in$"))
+    token = desk.page.get_by_label("Токен оператора")
+    token.fill("не тот")
+    token.press("Enter")
+    expect(desk.page.get_by_role("alert")).to_contain_text("Это не тот токен")
+    token.fill(TOKEN)
+    token.press("Enter")
+    desk.open_group(question)
+    (cookie,) = desk.page.context.cookies()
+    assert (cookie["httpOnly"], cookie["sameSite"]) == (True, "Strict")
+    assert desk.page.evaluate("document.cookie") == ""
+    desk.answer.fill(ANSWER)
+    expect(desk.preview).to_contain_text("Бот ответит так на")  # no other request is on its way
+    desk.page.context.clear_cookies()
+    desk.save.click()
+    expect(desk.notice).to_contain_text("Сеанс закончился")
+    with desk.page.context.expect_page() as opened:
+        desk.notice.get_by_role("link", name="Вход").click()
+    opened.value.get_by_label("Токен оператора").fill(TOKEN)
+    opened.value.get_by_role("button", name="Войти").click()
+    expect(opened.value).to_have_url(re.compile("/console$"))
+    desk.save.click()
+    expect(desk.notice).to_contain_text("Страница устарела")
+    desk.save.click()
+    expect(desk.notice).to_contain_text("Сохранено")
+    desk.page.get_by_role("button", name="Выйти").click()
+    expect(desk.page).to_have_url(re.compile("/console/sign-in$"))

@@ -1,0 +1,35 @@
+"""The console with several workers: each request may meet another one, and none is bound to any."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from tests.conftest import settled
+from tests.integration.operator import visitors, words_of
+from tests.postgres import Cluster
+from tests.servers import serving
+
+TOKEN = "operator-token-Hedgehog-42"
+QUESTION = "Уберёте ли вы самокат из подъезда?"
+ANSWER = "Самокаты в подъезде мы не убираем."
+
+
+def test_one_session_and_its_forms_are_good_for_every_worker(
+    tmp_path: Path, cluster: Cluster
+) -> None:
+    with settled("postgres", cluster) as settings:
+        more = {"AUDIOBOT_OPERATOR_TOKEN": TOKEN, "AUDIOBOT_KNOWLEDGE": "none", **settings}
+        with serving(tmp_path / "data", "--workers", "3", **more) as server, visitors() as visit:
+            server.wait_for_mode("postgres")
+            server.wait_for_meaning()
+            visitor = visit(server, Connection="close")  # each request on one of its own
+            assert visitor.sign_in(TOKEN).status_code == 303
+            for number in range(6):
+                log_id = server.ask(f"{QUESTION} {number}")["log_id"]
+                assert visitor.get("/console").status_code == 200
+                fields = {**visitor.opened(log_id), "answer": f"{ANSWER} {number}"}
+                assert visitor.post("/console/inbox/preview", **fields).status_code == 200
+                response = visitor.post("/console/answers", **fields)
+                assert response.status_code == 200, response.text
+                assert "Сохранено" in words_of(response)
+                assert f"{ANSWER} {number}" in visitor.get("/console/answers").text
