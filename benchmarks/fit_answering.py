@@ -63,7 +63,7 @@ SHRINKAGE: Final = 1.0
 GIVEN: Final[dict[str, Any]] = {
     "support": 8.0,
     "lessons": 1.0,
-    "against": 1.0,
+    "against": 0.3,
     "answer_weight": 1.0,
     "ridge": RIDGE,
     "scaled": False,

@@ -16,7 +16,7 @@ from audiobot.answering.weights import kind_of
 from audiobot.domain import KnowledgeItem, Language, Outcome
 
 LEAST_OVERLAP: Final = 0.4
-OWN_WORDS: Final = 0.9
+OWN_WORDS: Final = 0.75
 """Overlaps: n-grams alone tell nothing below the one, and what they reach the other with."""
 PINNED: Final = 0.99
 """An operator answered this very question: what is left is that he may be wrong."""
