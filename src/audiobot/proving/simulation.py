@@ -285,15 +285,21 @@ class _Life:
         """The head is fitted, the operator looks at his inbox."""
         self._bot.refit()
         if self._arm.corrections:
-            for unsure in sorted(self._recent, key=lambda turn: turn.sure)[:UNSURE]:
-                self._correct(unsure)
+            answered = 0
+            for unsure in sorted(self._recent, key=lambda turn: turn.sure):
+                answered += self._correct(unsure)
+                if answered >= UNSURE:
+                    break
         self._recent.clear()
 
-    def _correct(self, turn: _Turn) -> None:
+    def _correct(self, turn: _Turn) -> bool:
+        """The operator answers, unless he said just that before or has no answers left."""
         answer = self._answers[turn.intent.name]
-        if self.spent < BUDGET and self._bot.correct(turn.text, answer):
-            self.spent += 1
-            self._taught.append(turn)
+        if self.spent >= BUDGET or not self._bot.correct(turn.text, answer):
+            return False
+        self.spent += 1
+        self._taught.append(turn)
+        return True
 
     def turn(self) -> None:
         """Somebody asks, and maybe rates; the operator maybe answers."""
