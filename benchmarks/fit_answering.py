@@ -75,7 +75,7 @@ NGRAMS_GIVEN: Final[dict[str, Any]] = GIVEN | {
     "scaled": True,
 }
 FITTED: Final = tuple(voice for voice in VOICES if voice != "support")
-BASE: Final[dict[str, Any]] = {"foreign": 30.0, "reach": 0.2, "doubt": 0.5, "taught": 0.25}
+BASE: Final[dict[str, Any]] = {"foreign": 30.0, "reach": 0.2, "doubt": 1.5, "taught": 0.25}
 OUTSIDE_SHARE: Final = 0.1
 """How much of what people ask is taken to be out of scope;"""
 OUTSIDE_IN_FIT: Final = 0.2

@@ -28,12 +28,13 @@ from pydantic import SecretStr
 from audiobot import __version__
 from audiobot.answering.answer import KnowledgeAnswerer
 from audiobot.answering.embedding import EmbeddingService, shipped_vectors
+from audiobot.answering.evaluating import Cycle, Reason
 from audiobot.answering.following import follow
 from audiobot.answering.knowledge import Importer, sample_items
 from audiobot.answering.sources import EmptyStart, StartingKnowledge
 from audiobot.answering.weights import load_weights
 from audiobot.conversation import ConversationService
-from audiobot.domain import utc_now
+from audiobot.domain import ModelMetrics, utc_now
 from audiobot.errors import SetupError, Unavailable
 from audiobot.http.access import Access, is_loopback
 from audiobot.http.app import create_app
@@ -168,8 +169,13 @@ async def open_core(
             for imported in await started.bring(Path(settings.knowledge)):
                 _log_import(imported)
         if answering:
-            loading = asyncio.create_task(_load(store, answerer), name="load")
-            stack.push_async_callback(_cancel, loading)
+            cycle = Cycle(store, answerer, settings.retraining_threshold, _log_evaluation)
+            learning = asyncio.create_task(
+                # One evaluates for all: what it finds is a row of the store they share.
+                _learn(store, answerer, cycle if slot == 0 else None),
+                name="learn",
+            )
+            stack.push_async_callback(_cancel, learning)
         conversation = ConversationService(store, answerer, meter)
         stack.push_async_callback(conversation.settle)
         yield Core(
@@ -197,6 +203,23 @@ def _read_dsn(settings: Settings) -> Dsn | None:
         log.warning("unknown parameter of DATABASE_URL left out", name=name)
     log.info("PostgreSQL is configured", server=dsn.shown)
     return dsn
+
+
+_REASONS: Final = {
+    "ratings_low": "the average rating is under RETRAINING_THRESHOLD: fitted anew and evaluated",
+    "ratings_many": "many new ratings: fitted anew and evaluated",
+}
+
+
+def _log_evaluation(metrics: ModelMetrics, reason: Reason) -> None:
+    log.info(
+        _REASONS[reason],
+        average=metrics.avg_rating,
+        rated=metrics.details["rated"],
+        held_out_accuracy=metrics.held_out_accuracy,
+        held_out_questions=metrics.details["held_out_questions"],
+        version=metrics.model_version,
+    )
 
 
 def _log_switch(switched: Switched, backlog: int) -> None:
@@ -255,8 +278,8 @@ def own_directory(settings: Settings) -> DataDirectory:
     return directory
 
 
-async def _load(store: StorageAdapter, answerer: KnowledgeAnswerer) -> None:
-    """Load encoder, knowledge and dialogues; then hear what other processes learn.
+async def _learn(store: StorageAdapter, answerer: KnowledgeAnswerer, cycle: Cycle | None) -> None:
+    """Load encoder, knowledge and dialogues; then hear what other processes learn, and evaluate.
 
     Without them the n-grams go on answering.
     """
@@ -282,7 +305,10 @@ async def _load(store: StorageAdapter, answerer: KnowledgeAnswerer) -> None:
     # again, which holds the loop up for a tenth of a second.
     gc.freeze()
     log.info("ready to answer by meaning")
-    await follow(store, answerer, mark)
+    async with asyncio.TaskGroup() as tasks:
+        tasks.create_task(follow(store, answerer, mark))
+        if cycle is not None:
+            tasks.create_task(cycle.run())
 
 
 async def _cancel(task: asyncio.Task[None]) -> None:

@@ -78,9 +78,10 @@ def test_beyond_its_limit_the_oldest_go() -> None:
 
 def test_every_tells_the_newest_questions_with_their_vectors() -> None:
     recall = Recall(16)
-    assert recall.every(10)[0] == []
+    assert recall.every(10)[:2] == ([], [])
     add(recall, *((n, exemplar(n)) for n in range(5)))
-    said, vectors = recall.every(3)
+    questions, said, vectors = recall.every(3)
+    assert questions == ["q2", "q3", "q4"]
     assert [len(dialogues) for dialogues in said] == [1, 1, 1]
     assert np.allclose(vectors, np.stack([unit(n) for n in (2, 3, 4)]), atol=1e-2)
 

@@ -24,6 +24,7 @@ import numpy as np
 from audiobot.answering.corrections import Known, is_terse, lay_over
 from audiobot.answering.deciding import Verdict, decide
 from audiobot.answering.embedding import EmbeddingService, NgramEncoder, as_embedding, as_vector
+from audiobot.answering.evaluating import HeldOut, held_out
 from audiobot.answering.experience import Experience
 from audiobot.answering.grouping import group_by_meaning
 from audiobot.answering.learner import Learner
@@ -124,6 +125,8 @@ class KnowledgeAnswerer:
         self._remembered = _Remembered()
         self._search_thread = ThreadPoolExecutor(1, "search")
         self._fit_thread = ThreadPoolExecutor(1, "fit")
+
+    version: Final = _VERSION
 
     @property
     def ready(self) -> bool:
@@ -259,6 +262,15 @@ class KnowledgeAnswerer:
         if self._mind is mind:  # one made meanwhile has a head of its own
             self._mind = mind._replace(head=head, version=mind.version + 1)
         return time.perf_counter() - started
+
+    async def evaluate(self) -> HeldOut:
+        """Fit the head anew and say how well it holds for questions that it did not learn from."""
+        await self._refit()
+        mind, learner = self._mind, self._learner
+        if mind is None or mind.ranker is None or learner is None or not self._settled:
+            return HeldOut(None, 0)
+        ranker, snapshot = mind.ranker, await self._search(learner.experience.snapshot)
+        return await self._fit(lambda: held_out(ranker, snapshot))
 
     async def _search(self, work: Callable[[], _T]) -> _T:
         return await asyncio.get_running_loop().run_in_executor(self._search_thread, work)
