@@ -12,7 +12,7 @@ import pytest
 
 from audiobot.answering.embedding import make_encoder
 from audiobot.answering.grouping import group_by_meaning
-from audiobot.answering.ranking import load_background
+from audiobot.answering.weights import load_background
 from audiobot.ports import Matrix
 
 DIMENSION = 64

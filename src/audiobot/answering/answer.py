@@ -29,7 +29,7 @@ from audiobot.answering.experience import Experience
 from audiobot.answering.grouping import group_by_meaning
 from audiobot.answering.learner import Learner
 from audiobot.answering.mind import Key, Mind, fitted, keys_of, make_ranker, question_key
-from audiobot.answering.ranking import Ranked, Ranking, plain
+from audiobot.answering.ranking import Ranked, Ranking, pinned
 from audiobot.answering.small_talk import small_talk, without_greeting
 from audiobot.answering.weights import Weights, kind_of, load_background
 from audiobot.domain import (
@@ -214,7 +214,11 @@ class KnowledgeAnswerer:
         if self._learner is None:
             return
         async with self._refreshing:
-            await self._make_mind(await self._known())
+            known, mind = await self._known(), self._mind
+            if mind is not None and mind.ranker is not None:
+                # Who asks in a corrected wording need not wait for vectors and an index.
+                self._mind = mind._replace(known=known, version=mind.version + 1)
+            await self._make_mind(known)
 
     async def reload(self) -> None:
         """Take up knowledge, corrections and dialogues anew: the store holds more than it did."""
@@ -241,10 +245,12 @@ class KnowledgeAnswerer:
         vectors = await embedding.keep(keys_of(known), progress)
         learner = self._learner
         snapshot = await self._search(learner.experience.snapshot) if learner else None
-        weights = self._weights
+        weights, before = self._weights, self._mind.ranker if self._mind else None
 
         def make() -> Mind:
-            ranker = make_ranker(known, vectors, embedding.dimension, weights, embedding.name)
+            ranker = make_ranker(
+                known, vectors, embedding.dimension, weights, embedding.name, before
+            )
             head = fitted(ranker, snapshot)
             return Mind(embedding.name, embedding.query, known, ranker, head)
 
@@ -291,8 +297,8 @@ class KnowledgeAnswerer:
     async def answer(self, question: str, language: Language) -> Reply:
         """The reply; see the port."""
         mind = self._mind
-        pinned = mind is not None and (language, plain(question)) in mind.known.pins
-        if not pinned and (talk := small_talk(question, language)) is not None:
+        taught = mind is not None and mind.known.pinned(question, language) is not None
+        if not taught and (talk := small_talk(question, language)) is not None:
             return Reply(text=talk, model_used="small_talk", language=language)
         await self._first_mind.wait()
         mind = self._mind
@@ -348,11 +354,9 @@ class KnowledgeAnswerer:
         assert ranker is not None
         believed = experience.believed(ranker, vector) if experience is not None else {}
         ranking = ranker.rank(asked, vector, language, believed, mind.head)
-        for words in (question, asked):
-            item_id = mind.known.pins.get((language, plain(words)))
-            if item_id is not None:
-                ranking = ranker.pinned(ranking, item_id)
-                break
+        item = mind.known.pinned(question, language) or mind.known.pinned(asked, language)
+        if item is not None:
+            ranking = pinned(ranking, item)
         return _Judged(ranking, decide(ranker, asked, ranking, language, self._error_rate))
 
     def _told(self, mind: Mind, judged: _Judged, embedding: Embedding, language: Language) -> Reply:
@@ -488,7 +492,7 @@ class KnowledgeAnswerer:
 
         def look() -> list[PreviewedTurn]:
             made = make_ranker(
-                known, vectors, self._embedding.dimension, self._weights, mind.encoder
+                known, vectors, self._embedding.dimension, self._weights, mind.encoder, mind.ranker
             )
             then = Mind(mind.encoder, mind.encode, known, made, fitted(made, snapshot))
             return [

@@ -71,6 +71,7 @@ class Ranker:
     """An immutable index over a set of items; a change of knowledge makes a new one.
 
     ``taught`` are the ids of items whose answer an operator wrote: they go before what is as near.
+    What the ranker ``before`` shares with this one is not made again.
     """
 
     def __init__(
@@ -81,6 +82,7 @@ class Ranker:
         whitening: Whitening,
         encoder: str,
         taught: frozenset[str] = frozenset(),
+        before: Ranker | None = None,
     ) -> None:
         self.items = list(items)
         self.by_id = {item.item_id: i for i, item in enumerate(self.items)}
@@ -119,7 +121,8 @@ class Ranker:
             outside = outside[~known]
         self._background = outside
         self.head = self.fit_head(vectors.background[:0], ())
-        self.ngrams = NgramIndex([*texts, *(f"{i.title} {i.answer}" for i in self.items)])
+        bodies = [f"{item.title} {item.answer}" for item in self.items]
+        self.ngrams: NgramIndex = NgramIndex([*texts, *bodies], before.ngrams if before else None)
 
     def _seen(self, questions: Matrix) -> Matrix:
         """Raw query-side vectors, centred and whitened: shape as given."""
@@ -161,13 +164,10 @@ class Ranker:
         reach = self.weights.reach
         return np.asarray(np.clip((cosines - reach) / (1.0 - reach), 0.0, 1.0) ** 2)
 
-    def pinned(self, ranking: Ranking, item_id: str) -> Ranking:
-        """``ranking`` with the item first that an operator gave to this very question."""
-        first = self.items[self.by_id[item_id]]
-        others = [ranked for ranked in ranking.ranked if ranked.item.item_id != item_id]
-        found = [ranked for ranked in ranking.ranked if ranked.item.item_id == item_id]
-        best = found[0] if found else Ranked(first, ranking.ranked[0].score, _NOBODY)
-        return Ranking([best, *others][:TOP], ranking.features, is_pinned=True)
+    def _named(self, ranking: Ranking, question: str, language: Language) -> Ranking:
+        """With an item first that is asked for in its own words, where letters alone judge."""
+        own = self._own.get((language, plain(question)))
+        return ranking if own is None else pinned(ranking, self.items[self.by_id[own]])
 
     def _best_by_item(self, scores: Matrix, otherwise: Matrix) -> Matrix:
         """For each item its best wording's score; ``otherwise`` where it has no wordings."""
@@ -246,9 +246,15 @@ class Ranker:
             for i in order.tolist()
             for item in [self.items[i]]
         ]
-        ranking = Ranking(ranked, features)
-        own = self._own.get((language, plain(question)))
-        return ranking if own is None else self.pinned(ranking, own)
+        return self._named(Ranking(ranked, features), question, language)
+
+
+def pinned(ranking: Ranking, item: KnowledgeItem) -> Ranking:
+    """``ranking`` with ``item`` first, for that is the answer to this very question."""
+    others = [ranked for ranked in ranking.ranked if ranked.item.item_id != item.item_id]
+    found = [r._replace(item=item) for r in ranking.ranked if r.item.item_id == item.item_id]
+    best = found[0] if found else Ranked(item, ranking.ranked[0].score, _NOBODY)
+    return Ranking([best, *others][:TOP], ranking.features, is_pinned=True)
 
 
 def _mean(vectors: Matrix, usual: Matrix | None, dimension: int) -> Matrix:

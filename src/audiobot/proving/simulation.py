@@ -21,7 +21,7 @@ import numpy as np
 from audiobot.answering.corrections import lay_over
 from audiobot.answering.embedding import Side
 from audiobot.answering.experience import Experience
-from audiobot.answering.ranking import Ranker, Ranking, Vectors, as_rows, plain
+from audiobot.answering.ranking import Ranker, Ranking, Vectors, as_rows, pinned, plain
 from audiobot.answering.recall import Exemplar
 from audiobot.answering.weights import Weights, kind_of, load_background
 from audiobot.answering.whitening import Whitening
@@ -146,6 +146,7 @@ class Bot:
             self._whitening,
             self._encoder,
             frozenset(self.known.taught),
+            self.ranker,
         )
 
     def ask(self, text: str) -> Ranking | None:
@@ -157,8 +158,8 @@ class Bot:
         if self._head is None:
             self._head = self.experience.snapshot().head(self.ranker)
         ranking = self.ranker.rank(text, vector, "ru", believed, self._head)
-        pinned = self.known.pins.get(("ru", plain(text)))
-        return ranking if pinned is None else self.ranker.pinned(ranking, pinned)
+        item = self.known.pinned(text, "ru")
+        return ranking if item is None else pinned(ranking, item)
 
     def sure(self, ranking: Ranking) -> float:
         """How likely its best item is right."""

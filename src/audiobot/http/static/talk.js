@@ -444,10 +444,21 @@ function answerBlock(turn, answer) {
   const root = element("div", "turn-answer", bubble);
   if (answer.outcome === "handed_over") root.append(element("p", "handed-over", icon("person"), t().handedOver));
   const sources = answer.sources.map(sourceText).filter(Boolean);
-  if (sources.length) root.append(sourcesList(sources));
+  if (answer.outcome === "asked") root.append(choices(sources));
+  else if (sources.length) root.append(sourcesList(sources));
   const rating = ratingBlock(turn, answer);
   root.append(rating.root);
   return { root, update: rating.update };
+}
+
+/** What the bot asks back with is asked by a touch. @param {string[]} titles */
+function choices(titles) {
+  const choose = (/** @type {string} */ title) => () => {
+    if (isAsking()) return;
+    dom.scroller.focus({ preventScroll: true });
+    ask(title);
+  };
+  return element("ul", "choices", ...titles.map((title) => element("li", {}, button("example", choose(title), title, icon("arrow")))));
 }
 
 /** @param {Source} source */
