@@ -7,7 +7,6 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-import ctypes
 import gc
 import os
 import secrets
@@ -25,7 +24,7 @@ import uvicorn
 import uvloop
 from pydantic import SecretStr
 
-from audiobot import __version__
+from audiobot import __version__, heap
 from audiobot.answering.answer import KnowledgeAnswerer
 from audiobot.answering.embedding import EmbeddingService, shipped_vectors
 from audiobot.answering.evaluating import Cycle, Reason
@@ -72,7 +71,6 @@ _SETTLE_SECONDS: Final = 1.5
 _NO_KNOWLEDGE: Final = "none"
 
 
-_M_ARENA_MAX: Final = -8
 _METRICS: Final = Path("run") / "metrics"
 
 
@@ -356,6 +354,7 @@ async def open_services(
             token = _kept_token(core.directory.path / "operator-token")
         sampler = Sampler(core.metrics, settings.data_dir, partial(_take_gauges, core))
         stack.push_async_callback(_cancel, asyncio.create_task(sampler.run()))
+        stack.push_async_callback(_cancel, asyncio.create_task(heap.tend()))
         model = core.answerer.language_model
 
         def learning() -> LearningState:
@@ -450,7 +449,7 @@ def serve(settings: Settings, host: str, port: int, workers: int = 1) -> None:
     """Serve until SIGTERM or SIGINT: then stop accepting, finish requests, close the journal."""
     if workers > 1 and settings.database_url is None:
         raise SetupError("workers_need_database")
-    _share_one_heap()
+    heap.share()
     token = secrets.token_urlsafe(32)
     with contextlib.closing(listen(host, port)) as listener:
         if workers == 1:
@@ -478,17 +477,6 @@ def _run(serving: Coroutine[None, None, None]) -> None:
     """Serve on uvloop's event loop: the same promises at half the cost of asyncio's own."""
     with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
         runner.run(serving)
-
-
-def _share_one_heap() -> None:
-    """Let all threads allocate from one heap, where the C library has one for each (glibc).
-
-    They take turns by the interpreter's lock anyway, and each heap keeps what its thread once
-    needed (mallopt(3), M_ARENA_MAX).
-    """
-    mallopt = getattr(ctypes.CDLL(None), "mallopt", None)
-    if mallopt is not None:
-        mallopt(_M_ARENA_MAX, 1)
 
 
 def _make_room_for(shared: SharedFiles, workers: int) -> None:

@@ -50,6 +50,18 @@ def test_the_receipt_counts_dialogues_and_the_people_who_rated_them(talk: Talk) 
     talk.server.rate(told["log_id"], 3)
 
 
+def test_what_the_bot_asks_back_with_is_chosen_by_one_press(talk: Talk) -> None:
+    talk.ask_and_wait("в кабинке зеркало заплёванное, это часто драют?")
+    expect(talk.answer).to_contain_text("Уточните")
+    choices = talk.turn.locator(".choices .example")
+    expect(choices).to_have_count(2)
+    title = choices.first.inner_text()
+    choices.first.click()
+    expect(talk.turn.locator(".turn-question .words")).to_have_text(title)
+    expect(talk.answer).to_be_visible()
+    expect(talk.turn.locator(".choices")).to_have_count(0)
+
+
 def test_every_example_in_either_language_has_an_answer(talk: Talk) -> None:
     for language in ("ru", "en"):
         talk.switch_to(language)

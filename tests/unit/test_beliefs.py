@@ -73,6 +73,17 @@ def test_a_rating_that_is_changed_or_gone_leaves_no_trace() -> None:
     assert copied.usual == pytest.approx(usual)
 
 
+def test_who_has_not_rated_for_long_is_forgotten() -> None:
+    raters = Raters(most=2)
+    for rater in ("a", "b", "a", "c"):
+        raters.rated(rater, 5)
+    alone = Raters()
+    for rater in ("a", "a", "c"):
+        alone.rated(rater, 5)
+    assert raters.usual == pytest.approx(alone.usual)
+    assert raters.verdict("b", 5) == alone.verdict("new", 5)
+
+
 def test_one_rater_of_many_dialogues_is_heard_once() -> None:
     once = support(said(5, "x"), raters=Raters())
     assert support(*(said(5, "x") for _ in range(8)), raters=Raters()) == pytest.approx(once)
