@@ -7,6 +7,7 @@ import multiprocessing
 import os
 import platform
 import re
+import signal
 import time
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ProcessPoolExecutor, as_completed
@@ -20,7 +21,14 @@ import msgspec
 import numpy as np
 
 from audiobot import __version__
-from audiobot.answering.embedding import MAX_BATCH, Side, make_encoder
+from audiobot.answering.embedding import (
+    MAX_BATCH,
+    Side,
+    make_encoder,
+    read_vectors,
+    shipped_vectors,
+    text_key,
+)
 from audiobot.answering.weights import (
     Weights,
     kind_of,
@@ -65,7 +73,6 @@ class Plan(msgspec.Struct, frozen=True, kw_only=True):
     seeds: int = SEEDS
     quick: bool = False
     own: OwnSet | None = None
-    own_hash: str | None = None
 
     @property
     def sets(self) -> tuple[str, ...]:
@@ -77,6 +84,9 @@ class Plan(msgspec.Struct, frozen=True, kw_only=True):
         if self.own is not None:
             return self.own.company(seed)
         found = shipped(self.part, "terse" if name == "terse" else "full", self.language)
+        if self.language != "ru":
+            # The questions out of scope are Russian: too easily told from the others.
+            found = msgspec.structs.replace(found, far=(), near=())
         return _fewer(found) if self.quick else found
 
     @property
@@ -177,7 +187,7 @@ def prove(
         encoder=encoder.name,
         weights=_hash(weights_file()),
         whitening=_hash(whitening_file()) if world.whitening.matrix is not None else "none",
-        questions=plan.own_hash or _frozen_hash(),
+        questions=plan.own.sha256 if plan.own is not None else _frozen_hash(),
         part="own" if plan.own is not None else plan.part,
         language=plan.language,
         quick=plan.quick,
@@ -224,22 +234,30 @@ def _measured(
 def _encode(
     encoder: Encoder, companies: Sequence[Company], progress: Progress
 ) -> dict[tuple[Side, str], Matrix]:
-    """The vectors of all that may be asked or told, each made once, in batches."""
-    asked = dict.fromkeys(load_background())
+    """The vectors of all that may be asked or told, each made once, in batches.
+
+    Those of questions outside any company come with the program, as the product uses them.
+    """
+    texts: dict[tuple[Side, str], Matrix] = {}
+    shipped_ones = read_vectors(shipped_vectors(), encoder)
+    for line in load_background():
+        if (kept := shipped_ones.get(text_key("query", line))) is not None:
+            texts["query", line] = kept
+    asked = dict.fromkeys(line for line in load_background() if ("query", line) not in texts)
     for company in companies:
         asked |= dict.fromkeys(company.questions())
     told = dict.fromkeys(intent.answer for company in companies for intent in company.intents)
     wanted: list[tuple[Side, list[str]]] = [("query", [*asked]), ("passage", [*told])]
-    total = len(asked) + len(told)
-    texts: dict[tuple[Side, str], Matrix] = {}
-    progress("encode", 0, total)
+    done, total = 0, len(asked) + len(told)
+    progress("encode", done, total)
     for side, every in wanted:
         encode = encoder.query if side == "query" else encoder.passage
         for first in range(0, len(every), MAX_BATCH):
             batch = every[first : first + MAX_BATCH]
             for text, vector in zip(batch, encode(batch), strict=True):
                 texts[side, text] = np.asarray(vector, dtype=np.float32)
-            progress("encode", len(texts), total)
+            done += len(batch)
+            progress("encode", done, total)
     return texts
 
 
@@ -255,7 +273,7 @@ def _all_lives(world: _World, jobs: Sequence[_Job]) -> Iterator[tuple[_Job, _Out
         os.environ.setdefault(name, "1")
     # Not forked: the encoder's threads would be missing in the child.
     spawn = multiprocessing.get_context("spawn")
-    pool = ProcessPoolExecutor(cores, spawn, initializer=_settle, initargs=(world,))
+    pool = ProcessPoolExecutor(cores, spawn, initializer=_settle_apart, initargs=(world,))
     try:
         running = {pool.submit(_live, job): job for job in jobs}
         for done in as_completed(running):
@@ -266,6 +284,12 @@ def _all_lives(world: _World, jobs: Sequence[_Job]) -> Iterator[tuple[_Job, _Out
 
 def _settle(world: _World) -> None:
     _world[:] = [world]
+
+
+def _settle_apart(world: _World) -> None:
+    # An interruption is the parent's to tell of.
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
+    _settle(world)
 
 
 def _live(job: _Job) -> _Outcome:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 from collections import defaultdict
 from pathlib import Path
 from typing import Final
@@ -19,7 +20,8 @@ SUFFIXES: Final = (".csv", ".jsonl")
 LEAST_INTENTS: Final = 3
 _KEPT_BACK: Final = 0.4
 MOST_WORDINGS: Final = 2_000
-"""More would take hours; which intents stay is drawn."""
+MOST_WHEN_QUICK: Final = 250
+"""More would take hours, or minutes; which intents stay is drawn."""
 MOST_OF_ONE: Final = 50
 
 
@@ -28,6 +30,7 @@ class OwnSet(msgspec.Struct, frozen=True):
 
     wordings: dict[str, tuple[str, ...]]
     left_out: int
+    sha256: str
 
     def company(self, seed: int) -> Company:
         """Some wordings of each intent to learn on, the others kept back, as the seed has it."""
@@ -41,8 +44,11 @@ class OwnSet(msgspec.Struct, frozen=True):
         )
 
 
-def read_own(path: Path) -> OwnSet:
-    """The file's questions and answers; ``SetupError`` says why they cannot be learned on."""
+def read_own(path: Path, most: int = MOST_WORDINGS) -> OwnSet:
+    """The file's questions and answers, ``most`` wordings of them.
+
+    ``SetupError`` says why they cannot be learned on.
+    """
     if path.suffix.lower() not in SUFFIXES:
         raise SetupError("prove_kind")
     data = read_file(path)
@@ -50,6 +56,7 @@ def read_own(path: Path) -> OwnSet:
         data.decode("utf-8-sig")
     except UnicodeDecodeError:
         raise SetupError("row_not_utf8") from None
+    sha256 = hashlib.sha256(data).hexdigest()
     parsed = parse(path.name, data)
     _check(parsed)
     asked: dict[str, dict[str, str]] = defaultdict(dict)
@@ -61,9 +68,9 @@ def read_own(path: Path) -> OwnSet:
     usable = {a: tuple(q.values())[:MOST_OF_ONE] for a, q in asked.items() if len(q) > 1}
     if len(usable) < LEAST_INTENTS:
         raise SetupError("prove_few_intents", found=len(usable), least=LEAST_INTENTS)
-    kept = _bounded(usable)
+    kept = _bounded(usable, most)
     held = sum(map(len, kept.values()))
-    return OwnSet(kept, sum(map(len, asked.values())) - held + len(parsed.bad))
+    return OwnSet(kept, sum(map(len, asked.values())) - held + len(parsed.bad), sha256)
 
 
 def _check(parsed: Parsed) -> None:
@@ -86,11 +93,10 @@ def _has_no_answer(bad: BadRow) -> bool:
     return bad.code == "text_blank" and bad.details.get("field") == "answer"
 
 
-def _bounded(wordings: dict[str, tuple[str, ...]]) -> dict[str, tuple[str, ...]]:
+def _bounded(wordings: dict[str, tuple[str, ...]], room: int) -> dict[str, tuple[str, ...]]:
     """Whole intents, drawn, as long as there are not too many wordings."""
     answers = [*wordings]
     kept: dict[str, tuple[str, ...]] = {}
-    room = MOST_WORDINGS
     for place in np.random.default_rng(0).permutation(len(answers)).tolist():
         own = wordings[answers[place]]
         if len(own) <= room:
