@@ -1,6 +1,6 @@
 # What the project does for you, by name. `make serve` and `make test` need nothing set up before.
 .DEFAULT_GOAL := help
-.PHONY: help install serve test lint unit guarantees metrics prove-tests soak pictures lock weights bench clean
+.PHONY: help install serve test lint unit guarantees metrics prove prove-tests soak pictures lock weights bench clean
 BIN := .venv/bin
 
 help: ## list these targets
@@ -30,6 +30,9 @@ unit: develop ## the fast tests alone
 guarantees: develop ## write docs/guarantees.md and docs/states.md from tests and tables
 	@$(BIN)/python scripts/guarantees.py
 	@$(BIN)/python scripts/states.py
+
+prove: install ## measure what ratings and corrections teach: a quarter of an hour, report in prove/
+	@$(BIN)/audiobot prove
 
 prove-tests: develop ## take out what keeps the promises, one by one: the tests must be red
 	@$(BIN)/python scripts/prove_tests.py

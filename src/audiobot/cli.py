@@ -6,17 +6,19 @@ import asyncio
 import os
 import sys
 from pathlib import Path
-from typing import Annotated, NoReturn
+from typing import Annotated, Literal, NoReturn
 
 import typer
 
 from audiobot import __version__
 from audiobot.commands import (
+    Asking,
     export_dialogues,
     import_paths,
     inspect,
     list_questions,
     migrate,
+    prove_learning,
     talk_forever,
 )
 from audiobot.domain import Language
@@ -112,6 +114,40 @@ def questions(
         _fail(error)
     for line in asked:
         typer.echo(line)
+
+
+@app.command()
+def prove(
+    quick: Annotated[bool, typer.Option("--quick", help="a minute in place of fifteen")] = False,
+    part: Annotated[
+        Literal["heldout", "tuning"], typer.Option(help="which part of the shipped questions")
+    ] = "heldout",
+    style: Annotated[
+        Literal["full", "terse", "both"] | None,
+        typer.Option(help="whole sentences or two words as answers (else both; quick: full)"),
+    ] = None,
+    language: Annotated[
+        Literal["ru", "en"] | None, typer.Option(help="of the questions and the report (else ru)")
+    ] = None,
+    seeds: Annotated[
+        int | None, typer.Option(min=1, max=100, help="how many runs (else 10; quick: 2)")
+    ] = None,
+    data: Annotated[
+        Path | None, typer.Option(help="your own .csv or .jsonl: question, answer")
+    ] = None,
+    output: Annotated[Path, typer.Option(help="folder for the report")] = Path("prove"),
+) -> None:
+    """Measure what ratings and corrections teach, on simulated people; write a report."""
+    styles: dict[str | None, tuple[Literal["full", "terse"], ...]] = {
+        "full": ("full",), "terse": ("terse",), "both": ("full", "terse"),
+    }  # fmt: skip
+    asking = Asking(quick, part, styles.get(style), language, seeds, data, output)
+    try:
+        prove_learning(asking, _language())
+    except AudioBotError as error:
+        _fail(error)
+    except KeyboardInterrupt:
+        raise typer.Exit(130) from None
 
 
 @app.command("migrate")

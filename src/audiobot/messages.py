@@ -448,6 +448,33 @@ _SENTENCES: Final[dict[str, tuple[str, str]]] = {
         "Языковая модель не дала ответа ({cause}).",
         "The language model gave no answer ({cause}).",
     ),
+    # A proof on the owner's questions.
+    "prove_kind": (
+        "Это не .csv и не .jsonl: сохраните вопросы и ответы в одном из этих видов.",
+        "This is no .csv or .jsonl file: save questions and answers as one of these.",
+    ),
+    "prove_empty": (
+        "В файле нет ни одной строки с вопросом и ответом: добавьте их.",
+        "The file holds no row with a question and an answer: add some.",
+    ),
+    "prove_one_row": (
+        "В файле одна строка, учиться не на чем: добавьте другие вопросы и ответы.",
+        "The file holds one row, there is nothing to learn on: add other questions and answers.",
+    ),
+    "prove_no_answers": (
+        "В файле нет ни одного ответа: заполните столбец answer (или ответ).",
+        "The file holds no answer at all: fill in the column named answer.",
+    ),
+    "prove_all_repeated": (
+        "Все строки файла повторяют одну: добавьте другие вопросы и ответы.",
+        "Every row of the file repeats one: add other questions and answers.",
+    ),
+    "prove_few_intents": (
+        "Ответов, у которых есть хотя бы две формулировки вопроса: {found}, а нужно {least}. "
+        "Добавьте строки с теми же ответами и другими вопросами.",
+        "Answers with two wordings of their question at least: {found}, and {least} are needed. "
+        "Add rows with the same answers and other questions.",
+    ),
     # What the bot says in a dialogue.
     "asked_which": (
         "Уточните, пожалуйста, о чём вы спрашиваете: «{one}» или «{other}»?",

@@ -191,9 +191,17 @@ class Bot:
         return next((i.item_id for i in self.known.items if i.answer == answer), None)
 
     def nearest(self, text: str) -> str | None:
-        """The answer of the nearest well-rated question: what the learner is compared with."""
+        """The answer of the nearest well-rated question: what the learner is compared with.
+
+        None when none is near at all: else the first that was rated well would answer everything.
+        """
         assert self.ranker is not None
-        for near in self.experience.recall.near(self._texts["query", text], 32):
+        vector = self._texts["query", text]
+        found = self.experience.recall.near(vector, 32)
+        if not found:
+            return None
+        nearness = self.ranker.nearness(vector, np.stack([near.vector for near in found]))
+        for near in (near for near, how in zip(found, nearness, strict=True) if how > 0.0):
             for dialogue in near.dialogues:
                 if dialogue.rating >= 4 and dialogue.item_id in self.ranker.by_id:
                     return self.ranker.items[self.ranker.by_id[dialogue.item_id]].answer
