@@ -20,7 +20,14 @@ from matplotlib import pyplot as plt
 PAGE = ROOT / "docs" / "performance.md"
 ENCODERS = ROOT / "docs" / "encoders.md"
 PICTURES = ROOT / "docs" / "pictures"
-ORDER = ("throughput", "store_writes", "one_machine", "postgres", "steady_memory")
+ORDER = (
+    "throughput",
+    "store_writes",
+    "one_machine",
+    "learning",
+    "postgres",
+    "steady_memory",
+)
 
 
 def number(value: float) -> str:

@@ -39,7 +39,11 @@ async def live(
     ids: list[str] = []
     began, calls = time.monotonic(), 0
     tasks: set[asyncio.Task[None]] = set()
-    async with httpx.AsyncClient(base_url=server.address, timeout=60, trust_env=False) as client:
+    # A connection is let go of before the server does: it would close some under a call.
+    limits = httpx.Limits(keepalive_expiry=2)
+    async with httpx.AsyncClient(
+        base_url=server.address, timeout=60, trust_env=False, limits=limits
+    ) as client:
 
         async def call(number: int) -> None:
             if number % 600 == 0:

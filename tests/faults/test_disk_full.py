@@ -53,6 +53,30 @@ def test_g12_a_full_disk_refuses_with_507_keeps_everything_and_recovers(tmp_path
             assert server.health()["storage"]["missing_records"] == 0
 
 
+def test_g12_a_full_disk_changes_no_answer_in_force(tmp_path: Path) -> None:
+    windows = "Как часто моют окна в подъезде?"
+    lesson = {"answer": "Окна в подъезде моем в мае и в сентябре.", "wordings": [windows]}
+    with small_disk(tmp_path / "disk", 40) as disk, serving(disk / "data") as server:
+        server.wait_for_meaning()
+
+        def correct(answer: str) -> int:
+            body = lesson | {"answer": answer}
+            return server.client.post("/api/learning/corrections", json=body).status_code
+
+        assert correct(str(lesson["answer"])) == 200
+        told = server.ask(windows)
+        assert told["response"] == lesson["answer"]
+        assert server.rate(told["log_id"], 1).status_code == 200  # a fit is on its way
+        ballast = fill(disk, leave=1 << 20)
+        assert correct("Окна в подъезде не моем никогда.") == 507
+        assert server.rate(told["log_id"], 5).status_code == 507
+        ballast.unlink()
+        eventually(lambda: server.client.get("/api/ready").status_code == 200)
+        assert server.ask(windows)["response"] == lesson["answer"]
+        assert correct("Окна в подъезде моем только в мае.") == 200
+        assert server.ask(windows)["response"] == "Окна в подъезде моем только в мае."
+
+
 def test_g03_writing_until_the_disk_is_full_loses_nothing_acknowledged(tmp_path: Path) -> None:
     with small_disk(tmp_path / "disk", 40) as disk, serving(disk / "data") as server:
         fill(disk, leave=(4 << 20) + 60_000)
