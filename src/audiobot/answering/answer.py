@@ -236,7 +236,8 @@ class KnowledgeAnswerer:
         """What was read of knowledge, under the corrections in force."""
         every = await self._store.get_corrections(withdrawn=True)
         self._corrected_at = max((c.corrected_at for c in every), default=self._corrected_at)
-        return lay_over(self._items, [c for c in every if not c.withdrawn])
+        in_force = [correction for correction in every if not correction.withdrawn]
+        return await asyncio.to_thread(lay_over, self._items, in_force)
 
     async def _make_mind(
         self, known: Known, progress: Callable[[int, int], None] = lambda done, total: None
@@ -481,7 +482,7 @@ class KnowledgeAnswerer:
             corrected_at=utc_now(),
             version=0,
         )
-        known = lay_over(self._items, [*corrections, given])
+        known = await asyncio.to_thread(lay_over, self._items, [*corrections, given])
         vectors: dict[Key, Matrix] = await self._embedding.vectors(keys_of(known))
         past = {turn.log_id: turn for turn in turns if turn.language == language}
         for wording in wordings:
