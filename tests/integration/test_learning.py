@@ -64,14 +64,19 @@ def test_an_operators_answer_is_told_to_the_letter_and_found_by_who_asks_otherwi
     assert told["similar_found"] >= 1
     assert told["confidence"] == 0.99
     assert [(line["kind"], line["ids"]) for line in told["sources"]] == [("correction", [name])]
+    eventually(lambda: bot.ask(PARAPHRASE)["response"] == NO_BIKES)  # a busy machine takes longer
     other = bot.ask(PARAPHRASE)
     assert (other["response"], other["model_used"]) == (NO_BIKES, "correction")
     assert 0.5 < other["confidence"] <= 0.99
     # Taken away, everything is as it was: the receipt was true.
     withdraw(bot, name)
-    again = [bot.ask(question) for question in (PARKING, PARAPHRASE)]
     fields = ("response", "outcome", "confidence", "sources")
-    assert [[t[f] for f in fields] for t in again] == [[t[f] for f in fields] for t in before]
+
+    def as_it_was() -> bool:
+        again = [bot.ask(question) for question in (PARKING, PARAPHRASE)]
+        return [[t[f] for f in fields] for t in again] == [[t[f] for f in fields] for t in before]
+
+    eventually(as_it_was)
 
 
 def test_a_correction_stands_before_built_in_replies_and_known_answers(bot: Server) -> None:
@@ -84,7 +89,8 @@ def test_a_correction_stands_before_built_in_replies_and_known_answers(bot: Serv
     assert bot.ask(EXACT)["response"] == "Окна в подъезде в этом году моем в июне."
     for name in names:
         withdraw(bot, name)
-    assert (bot.ask("спасибо")["response"], bot.ask(EXACT)["response"]) == (thanks, windows)
+    eventually(lambda: bot.ask(EXACT)["response"] == windows)
+    assert bot.ask("спасибо")["response"] == thanks
 
 
 def test_a_strangers_better_answer_changes_nothing(bot: Server) -> None:
@@ -146,7 +152,7 @@ def test_what_was_learned_survives_a_restart(tmp_path: Path, home: Home) -> None
         # Pinned before the encoder is there.
         assert server.ask(PARKING)["response"] == NO_BIKES
         server.wait_for_meaning()
-        assert server.ask(PARAPHRASE)["response"] == NO_BIKES
+        eventually(lambda: server.ask(PARAPHRASE)["response"] == NO_BIKES)
         assert server.stats()["last_learning_update"] == stamp
 
 
