@@ -64,6 +64,7 @@ GIVEN: Final[dict[str, Any]] = {
     "support": 8.0,
     "lessons": 1.0,
     "against": 0.3,
+    "rival": 4.5,
     "answer_weight": 1.0,
     "ridge": RIDGE,
     "scaled": False,
@@ -72,6 +73,7 @@ NGRAMS_GIVEN: Final[dict[str, Any]] = GIVEN | {
     "support": 2.0,
     "lessons": 0.5,
     "against": 0.5,
+    "rival": 1.0,
     "scaled": True,
 }
 FITTED: Final = tuple(voice for voice in VOICES if voice != "support")

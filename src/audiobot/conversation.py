@@ -328,7 +328,12 @@ class ConversationService:
         return conversation, await self._answerer.similar(conversation, limit)
 
     async def settle(self) -> None:
-        """Wait until every rating and correction given so far counts."""
+        """Wait until every rating and correction given so far counts, but not for long.
+
+        They are kept: what does not count yet counts after the next start.
+        """
         waiting = [task for task in (self._learning, self._taking_up) if task is not None]
         if waiting:
-            await asyncio.wait(waiting)
+            _, unended = await asyncio.wait(waiting, timeout=_TAKEN_UP_SECONDS)
+            for task in unended:
+                task.cancel()

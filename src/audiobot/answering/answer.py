@@ -10,6 +10,7 @@ enough is kept for an operator.
 from __future__ import annotations
 
 import asyncio
+import itertools
 import time
 from collections import OrderedDict
 from collections.abc import Callable, Sequence
@@ -56,6 +57,8 @@ PASSAGES: Final = 4
 _REMEMBERED: Final = 1_000
 _NEAR_ANSWER: Final = 20
 """Rated dialogues near an answer's questions that its preview looks at."""
+_PREVIEWED: Final = 1_024
+"""Characters of an answer's questions that its preview takes up."""
 _LOW: Final = 2
 _VERSION: Final = "voices-2"
 _NOBODY: Final = UUID(int=0)
@@ -119,6 +122,7 @@ class KnowledgeAnswerer:
         self._mind: Mind | None = None
         self._first_mind = asyncio.Event()
         self._items: list[KnowledgeItem] = []
+        self._laid: Known | None = None
         self._corrected_at: datetime | None = None
         self._learner: Learner | None = None
         self._refreshing = asyncio.Lock()
@@ -213,11 +217,12 @@ class KnowledgeAnswerer:
         """Take up the corrections alone; see the port."""
         if self._learner is None:
             return
+        known = await self._known()
+        mind = self._mind
+        if mind is not None and mind.ranker is not None:
+            # Who asks in a corrected wording waits for no vectors and no index.
+            self._mind = mind._replace(known=known, version=mind.version + 1)
         async with self._refreshing:
-            known, mind = await self._known(), self._mind
-            if mind is not None and mind.ranker is not None:
-                # Who asks in a corrected wording need not wait for vectors and an index.
-                self._mind = mind._replace(known=known, version=mind.version + 1)
             await self._make_mind(known)
 
     async def reload(self) -> None:
@@ -237,7 +242,8 @@ class KnowledgeAnswerer:
         every = await self._store.get_corrections(withdrawn=True)
         self._corrected_at = max((c.corrected_at for c in every), default=self._corrected_at)
         in_force = [correction for correction in every if not correction.withdrawn]
-        return await asyncio.to_thread(lay_over, self._items, in_force)
+        self._laid = await asyncio.to_thread(lay_over, self._items, in_force)
+        return self._laid
 
     async def _make_mind(
         self, known: Known, progress: Callable[[int, int], None] = lambda done, total: None
@@ -256,7 +262,9 @@ class KnowledgeAnswerer:
             return Mind(embedding.name, embedding.query, known, ranker, head)
 
         made = await self._fit(make)
-        self._mind = made._replace(version=self._mind.version + 1 if self._mind else 0)
+        version = self._mind.version + 1 if self._mind else 0
+        # What was corrected meanwhile is told in its own words already.
+        self._mind = made._replace(version=version, known=self._laid or known)
 
     async def _refit(self) -> float:
         """Fit the head anew to all that raters taught; the seconds that it took."""
@@ -477,7 +485,7 @@ class KnowledgeAnswerer:
         given = Correction(
             correction_id=_NOBODY,
             answer=answer,
-            wordings=tuple(wordings),
+            wordings=_first(wordings),
             language=language,
             corrected_at=utc_now(),
             version=0,
@@ -485,7 +493,7 @@ class KnowledgeAnswerer:
         known = await asyncio.to_thread(lay_over, self._items, [*corrections, given])
         vectors: dict[Key, Matrix] = await self._embedding.vectors(keys_of(known))
         past = {turn.log_id: turn for turn in turns if turn.language == language}
-        for wording in wordings:
+        for wording in given.wordings:
             for near in await learner.similar(vectors[question_key(wording)], _NEAR_ANSWER):
                 past.setdefault(near.conversation.log_id, near.conversation)
         asked = [(turn, await self._vector_of(turn)) for turn in past.values()]
@@ -524,6 +532,12 @@ def _group(turns: Sequence[Conversation]) -> QuestionGroup:
     longest = sorted(turns, key=lambda turn: len(turn.user_message))
     middle = longest[(len(longest) - 1) // 2]
     return QuestionGroup(question=middle.user_message, language=middle.language, turns=tuple(turns))
+
+
+def _first(wordings: Sequence[str]) -> tuple[str, ...]:
+    """The first wordings, as many as are encoded while somebody waits."""
+    lengths = itertools.accumulate(len(question_key(wording)[1]) for wording in wordings)
+    return tuple(wordings[: max(1, sum(so_far <= _PREVIEWED for so_far in lengths))])
 
 
 def _worth(group: QuestionGroup) -> int:

@@ -28,6 +28,7 @@ from audiobot.ports import Matrix
 TOP: Final = 5
 _ANSWERED_BY_KNOWLEDGE: Final = 0.8
 _LEAST_FULLNESS: Final = 0.1
+_FEW_ITEMS: Final = 12
 _SUPPORT: Final = VOICES.index("support")
 _NOBODY: Final = Belief(0.0, ())
 
@@ -229,17 +230,23 @@ class Ranker:
         said = self.voices(question, vector, believed, self.head if head is None else head)
         fused = self._voice_weights @ self.weighable(said) + self._offset[language]
         order: NDArray[np.int64] = np.argsort(-fused, kind="stable")[:TOP]
-        shifted = fused - fused[order[0]]
         best = int(order[0])
-        second = float(fused[order[1]]) if len(order) > 1 else float(fused[best]) - 10.0
+        second = float(fused[order[1]]) if len(order) > 1 else -np.inf
+        # A small company's knowledge has few things that could be meant, its people have as many:
+        # what is missing stands for itself, or the only item would be the answer to everything.
+        missing = max(0, _FEW_ITEMS - len(self.items))
+        rivals = float(np.exp(fused - fused[best]).sum())
+        if missing:
+            second = max(second, self._voices.rival)
+            rivals += missing * float(np.exp(self._voices.rival - 1.0 - fused[best]))
         features = (
-            -float(np.log(np.exp(shifted).sum())),
+            -float(np.log(rivals)),
             *(float(voice[best]) for voice in said),
             float(fused[best]) - second,
             *self.outside(vector),
             float(self._fullness[best]),
             float(np.log1p(self._counts[best])),
-            float(np.log1p(len(self.items))),
+            float(np.log1p(max(len(self.items), _FEW_ITEMS))),
         )
         ranked = [
             Ranked(item, float(fused[i]), believed.get(item.item_id, _NOBODY))
