@@ -71,12 +71,12 @@ _WORDS: Final[dict[str, tuple[str, str]]] = {
         "«Верно в конце» — доля отложенных вопросов, на которые первым стоит верный ответ. Прирост "
         "— разница с ботом, который прожил то же и ничему не учился. В скобках — границы, "
         "между которыми значение лежит с вероятностью 95 % от прогона к прогону; «в другой "
-        "компании» — то же, если бы и сами вопросы были другими: эти границы шире и честнее. Если ноль внутри "
-        "них, прирост не доказан.",
+        "компании» — то же, если бы и сами вопросы были другими: эти границы шире и честнее. "
+        "Если ноль внутри них, прирост не доказан.",
         "'Right at the end' is the share of the kept-back questions whose right answer comes "
-        "first. The gain is against a bot that lived the same and learned nothing. In brackets: the "
-        "bounds that hold the value with 95% from run to run; 'in another company' is the same as "
-        "if the questions had been others too: wider and more honest. If zero is within, the gain "
+        "first. The gain is against a bot that lived the same and learned nothing. In brackets: "
+        "the bounds that hold the value with 95% from run to run; 'in another company' is the "
+        "same as if the questions had been others too: wider and more honest. If zero is within, the gain "
         "is not proven.",
     ),
     "controls_about": (
