@@ -76,8 +76,8 @@ _WORDS: Final[dict[str, tuple[str, str]]] = {
         "'Right at the end' is the share of the kept-back questions whose right answer comes "
         "first. The gain is against a bot that lived the same and learned nothing. In brackets: "
         "the bounds that hold the value with 95% from run to run; 'in another company' is the "
-        "same as if the questions had been others too: wider and more honest. If zero is within, the gain "
-        "is not proven.",
+        "same as if the questions had been others too: wider and more honest. If zero is "
+        "within, the gain is not proven.",
     ),
     "controls_about": (
         "Проверки на честность: «оценки вразброс» и «всем пятёрки» ничего не говорят о том, верен "
