@@ -36,7 +36,7 @@ def test_a_proof_on_the_owners_questions_is_told_and_written(table: Path, tmp_pa
     assert done.returncode == 0, done.stderr
     assert "Traceback" not in done.stderr
     assert not (tmp_path / "data").exists(), "a proof needs no data directory"
-    for words in ("ничему не учится", "Ваши вопросы: 3 ответов", "Бот пуст", "Быстрый прогон"):
+    for words in ("ничему не учится", "Ваши вопросы (ответов: 3", "Бот пуст", "Быстрый прогон"):
         assert words in done.stdout
     assert sorted(path.name for path in out.iterdir()) == [
         "learning.png", "prove.html", "prove.json",
