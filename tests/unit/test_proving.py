@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import json
+import subprocess
+import sys
 from collections import Counter
 from pathlib import Path
 
@@ -18,7 +20,7 @@ from audiobot.proving.arms import ARMS, FROZEN, lived, one_phrase, phrase
 from audiobot.proving.company import Company, Intent, shipped
 from audiobot.proving.experiment import Plan, prove
 from audiobot.proving.owner import OwnSet, read_own
-from audiobot.proving.simulation import BUDGET, RATERS, Arm, Bot, Course, _People, live
+from audiobot.proving.simulation import BUDGET, RATERS, Arm, Bot, Course, Point, _People, live
 
 pytestmark = pytest.mark.unit
 
@@ -178,9 +180,22 @@ def test_half_way_one_answer_becomes_anothers(monkeypatch, texts) -> None:
     assert COMPANY.intents[1].answer in told
 
 
-def course(seed: int, arm: str, end: float, sure: list[tuple[float, bool]]) -> Course:
-    from audiobot.proving.simulation import Point
+def test_the_nearest_well_rated_question_answers_only_what_it_is_near_to(texts) -> None:
+    bot = Bot(COMPANY, texts, WEIGHTS, NO_WHITENING, NgramEncoder.name)
+    assert bot.nearest("адрес конторы") is None
+    bot.rate("где ваша контора", "office", 5, "rater 1")
+    bot.rate("цена за уборку", "windows", 1, "rater 1")
+    assert bot.nearest("где ваша контора") == COMPANY.intents[2].answer
+    assert bot.nearest("цена за уборку") is None
+    assert bot.nearest("окна чистить когда") is None
 
+
+def test_no_other_command_pays_for_the_pictures() -> None:
+    told = "import sys, audiobot.cli; sys.exit('matplotlib' in sys.modules)"
+    assert subprocess.run([sys.executable, "-c", told]).returncode == 0
+
+
+def course(seed: int, arm: str, end: float, sure: list[tuple[float, bool]]) -> Course:
     return Course(
         arm=arm, seed=seed, curve=[Point(0, 0, 0.5), Point(100, 7, end)], recurring=0.9,
         corrected=1.0, sure=sure, scope={"inside": [0.9, 0.4], "far": [0.5], "near": []},
