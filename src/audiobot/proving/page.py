@@ -64,12 +64,12 @@ def _set(proof: Proof, measured: Measured, language: Language) -> dict[str, Any]
         "about": word(f"set_{measured.name}_about", language),
         "size": size_sentence(measured, language),
         "tiles": [
-            (percent(lived.curve[0].accuracy), word("before", language)),
-            (percent(lived.final), word("after", language, turns=proof.turns)),
-            (points(lived.gain), word("gain", language)),
-            (percent(told.get("coverage")), word("told", language)),
-            (percent(told.get("wrong")), word("wrong", language)),
-            (count(lived.answers), word("spent", language)),
+            (_apart(percent(lived.curve[0].accuracy)), word("before", language)),
+            (_apart(percent(lived.final)), word("after", language, turns=proof.turns)),
+            (_apart(points(lived.gain)), word("gain", language)),
+            (_apart(percent(told.get("coverage"))), word("told", language)),
+            (_apart(percent(told.get("wrong"))), word("wrong", language)),
+            ((count(lived.answers), ""), word("spent", language)),
         ],
         "pictures": [
             (word(_TITLES[name], language), _inlined(single(name, measured, language)))
@@ -80,6 +80,12 @@ def _set(proof: Proof, measured: Measured, language: Language) -> dict[str, Any]
 
 
 _TITLES: Final = {"learning": "learning", "risk": "telling", "reliability": "reliability"}
+
+
+def _apart(cell: str) -> tuple[str, str]:
+    """A value and its bounds, which a narrow screen puts below it."""
+    value, _, bounds = cell.partition(" (")
+    return value, f"({bounds}" if bounds else ""
 
 
 def _inlined(png: bytes) -> str:
@@ -100,7 +106,10 @@ def _section(proof: Proof, section: str, language: Language) -> dict[str, Any]:
         "tables": [
             (
                 word(f"set_{one.name}", language),
-                [(arm_name(lived.arm, language), row(lived)) for lived in one.arms],
+                [
+                    (arm_name(lived.arm, language), [_apart(cell) for cell in row(lived)])
+                    for lived in one.arms
+                ],
             )
             for one in measured
         ],

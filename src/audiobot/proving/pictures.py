@@ -109,6 +109,7 @@ def _risk(axes: Axes, measured: Measured, language: Language) -> None:
             label = word("shipped", language) if lived.arm == "both" else None
             axes.plot(100 * coverage, 100 * wrong, "o", color=colour, label=label)
     axes.axhline(100 * RISK, color="#b3261e", linewidth=1, linestyle=":")
+    axes.text(1, 100 * RISK, f"{RISK:.0%}", color="#b3261e", fontsize=8.5, va="bottom")
     axes.set_xlim(0, 101)
     axes.set_ylim(0, None)
     _name(axes, "axis_coverage", "axis_wrong", language)

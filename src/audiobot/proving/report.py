@@ -34,7 +34,7 @@ def tell(proof: Proof, console: Console, language: Language) -> None:
 
 
 def _tell_set(measured: Measured, console: Console, language: Language) -> None:
-    title = f"{word(f'set_{measured.name}', language)}: {size_sentence(measured, language)}"
+    title = f"{word(f'set_{measured.name}', language)} ({size_sentence(measured, language)})"
     console.print(f"\n{title}", style="bold", markup=False, highlight=False)
     for section, (row, columns) in SECTIONS.items():
         if section == "scope" and not measured.far:

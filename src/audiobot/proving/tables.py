@@ -122,6 +122,6 @@ def provenance(proof: Proof) -> list[tuple[str, str]]:
         ("whitening.npz", proof.whitening[:16]),
         ("questions", f"{proof.part}, {proof.language}, {proof.questions[:16]}"),
         ("seeds", f"{proof.seeds[0]}–{proof.seeds[-1]}"),
-        ("machine", ", ".join(f"{value}" for value in proof.machine.values())),
+        ("machine", ", ".join(f"{name} {value}" for name, value in proof.machine.items())),
         ("seconds", f"{proof.seconds:.0f}"),
     ]

@@ -22,18 +22,18 @@ _ARMS: Final[dict[str, tuple[str, str]]] = {
 _WORDS: Final[dict[str, tuple[str, str]]] = {
     "title": ("Учится ли бот", "Does the bot learn"),
     "intro": (
-        "{seeds} раз прожито {turns} вопросов подряд: люди оценивают три ответа из десяти, "
-        "оператор исправляет не больше семидесяти. Люди здесь вымышленные, бот "
-        "настоящий. Измерено на вопросах, которых он за это время ни разу не слышал.",
-        "{turns} questions in a row were lived {seeds} times: people rate three answers in ten, an "
-        "operator corrects seventy at most. The people are simulated, the bot "
-        "is the real one. It is measured by questions that it never heard before.",
+        "Прогонов: {seeds}, вопросов в каждом: {turns}. Люди оценивают три ответа из десяти, "
+        "оператор исправляет не больше семидесяти. Люди здесь вымышленные, бот настоящий. "
+        "Измерено на вопросах, которых он за это время ни разу не слышал.",
+        "Runs: {seeds}, questions in each: {turns}. People rate three answers in ten, an operator "
+        "corrects seventy at most. The people are simulated, the bot is the real one. It is "
+        "measured by questions that it never heard before.",
     ),
     "set_full": ("Полные ответы", "Full answers"),
     "set_terse": ("Короткие ответы", "Terse answers"),
     "set_own": ("Ваши вопросы", "Your questions"),
     "set_full_about": (
-        "Ответы компании названы полным предложением: из него видно, о чём речь.",
+        "Ответы компании — полные предложения: из них видно, о чём речь.",
         "The company's answers are whole sentences that say what they are about.",
     ),
     "set_terse_about": (
@@ -46,13 +46,11 @@ _WORDS: Final[dict[str, tuple[str, str]]] = {
         "The wordings of each answer are split: some to learn on, the others kept back to check.",
     ),
     "size": (
-        "{intents} ответов, {stream} вопросов для учёбы, {test} отложено для проверки",
-        "{intents} answers, {stream} questions to learn on, {test} kept back to check",
+        "ответов: {intents}, вопросов для учёбы: {stream}, отложено для проверки: {test}",
+        "answers: {intents}, questions to learn on: {stream}, kept back to check: {test}",
     ),
-    "before": ("до учёбы", "before learning"),
-    "after": ("после {turns} вопросов", "after {turns} questions"),
-    "spoken": ("отвечает сам", "answers by itself"),
-    "wrong_then": ("из них неверно", "of these wrong"),
+    "before": ("верно до учёбы, %", "right before learning, %"),
+    "after": ("верно после {turns} вопросов, %", "right after {turns} questions, %"),
     "spent": ("правок оператора", "operator's answers"),
     "arm": ("как живёт", "way of living"),
     "final": ("верно в конце, %", "right at the end, %"),
@@ -60,7 +58,7 @@ _WORDS: Final[dict[str, tuple[str, str]]] = {
     "gain_elsewhere": ("прирост в другой компании", "gain in another company"),
     "recurring": ("частые вопросы, %", "recurring, %"),
     "answers": ("правок", "answers"),
-    "again": ("исправленные, %", "corrected, %"),
+    "again": ("после правки, %", "corrected, %"),
     "coverage": ("покрытие, %", "coverage, %"),
     "told": ("отвечает сам, %", "answers, %"),
     "wrong": ("из них неверно, %", "of these wrong, %"),
@@ -71,13 +69,13 @@ _WORDS: Final[dict[str, tuple[str, str]]] = {
         "«Верно в конце» — доля отложенных вопросов, на которые первым стоит верный ответ. Прирост "
         "— разница с ботом, который прожил то же и ничему не учился. В скобках — границы, "
         "между которыми значение лежит с вероятностью 95 % от прогона к прогону; «в другой "
-        "компании» — то же, если бы и сами вопросы были другими: эти границы шире и "
-        "честнее. Если ноль внутри них, прирост не доказан.",
+        "компании» — то же, если бы и сами вопросы были другими: эти границы шире и честнее. "
+        "Если ноль внутри них, прирост не доказан.",
         "'Right at the end' is the share of the kept-back questions whose right answer comes "
-        "first. The gain is against a bot that lived the same and learned nothing. In "
-        "brackets: the bounds that hold the value with 95% from run to run; 'in another company' "
-        "is the same as if the questions had been others too: wider and more honest. If zero "
-        "is within, the gain is not proven.",
+        "first. The gain is against a bot that lived the same and learned nothing. In brackets: "
+        "the bounds that hold the value with 95% from run to run; 'in another company' is the "
+        "same as if the questions had been others too: wider and more honest. If zero is "
+        "within, the gain is not proven.",
     ),
     "controls_about": (
         "Проверки на честность: «оценки вразброс» и «всем пятёрки» ничего не говорят о том, верен "
@@ -92,7 +90,7 @@ _WORDS: Final[dict[str, tuple[str, str]]] = {
     "work": ("Чего это стоит оператору", "What it costs the operator"),
     "work_about": (
         "«Частые вопросы» — доля верных среди последних двухсот вопросов: их формулировки "
-        "повторяются. «Правок» — сколько ответов написал оператор. «Исправленные» — верно ли "
+        "повторяются. «Правок» — сколько ответов написал оператор. «После правки» — верно ли "
         "отвечено, если тот же вопрос задать ещё раз после правки.",
         "'Recurring' is the share right among the last two hundred questions, whose wordings "
         "come again. 'Answers' is how many the operator wrote. 'Corrected' is whether the same "
@@ -145,8 +143,8 @@ _WORDS: Final[dict[str, tuple[str, str]]] = {
     "axis_share": ("верно, %", "right, %"),
     "shipped": ("порог из поставки", "shipped threshold"),
     "few": (
-        "Английских вопросов мало: {intents} ответов; границы широки.",
-        "There are few English questions: {intents} answers; the bounds are wide.",
+        "Английских вопросов мало (ответов: {intents}), границы широки.",
+        "There are few English questions (answers: {intents}): the bounds are wide.",
     ),
     "quick": (
         "Быстрый прогон: мало прогонов и вопросов, годится, чтобы увидеть, что всё работает.",

