@@ -10,6 +10,7 @@ enough is kept for an operator.
 from __future__ import annotations
 
 import asyncio
+import itertools
 import time
 from collections import OrderedDict
 from collections.abc import Callable, Sequence
@@ -24,11 +25,12 @@ import numpy as np
 from audiobot.answering.corrections import Known, is_terse, lay_over
 from audiobot.answering.deciding import Verdict, decide
 from audiobot.answering.embedding import EmbeddingService, NgramEncoder, as_embedding, as_vector
+from audiobot.answering.evaluating import HeldOut, held_out
 from audiobot.answering.experience import Experience
 from audiobot.answering.grouping import group_by_meaning
 from audiobot.answering.learner import Learner
 from audiobot.answering.mind import Key, Mind, fitted, keys_of, make_ranker, question_key
-from audiobot.answering.ranking import Ranked, Ranking, plain
+from audiobot.answering.ranking import Ranked, Ranking, pinned
 from audiobot.answering.small_talk import small_talk, without_greeting
 from audiobot.answering.weights import Weights, kind_of, load_background
 from audiobot.domain import (
@@ -55,6 +57,8 @@ PASSAGES: Final = 4
 _REMEMBERED: Final = 1_000
 _NEAR_ANSWER: Final = 20
 """Rated dialogues near an answer's questions that its preview looks at."""
+_PREVIEWED: Final = 1_024
+"""Characters of an answer's questions that its preview takes up."""
 _LOW: Final = 2
 _VERSION: Final = "voices-2"
 _NOBODY: Final = UUID(int=0)
@@ -118,12 +122,15 @@ class KnowledgeAnswerer:
         self._mind: Mind | None = None
         self._first_mind = asyncio.Event()
         self._items: list[KnowledgeItem] = []
+        self._laid: Known | None = None
         self._corrected_at: datetime | None = None
         self._learner: Learner | None = None
         self._refreshing = asyncio.Lock()
         self._remembered = _Remembered()
         self._search_thread = ThreadPoolExecutor(1, "search")
         self._fit_thread = ThreadPoolExecutor(1, "fit")
+
+    version: Final = _VERSION
 
     @property
     def ready(self) -> bool:
@@ -210,8 +217,13 @@ class KnowledgeAnswerer:
         """Take up the corrections alone; see the port."""
         if self._learner is None:
             return
+        known = await self._known()
+        mind = self._mind
+        if mind is not None and mind.ranker is not None:
+            # Who asks in a corrected wording waits for no vectors and no index.
+            self._mind = mind._replace(known=known, version=mind.version + 1)
         async with self._refreshing:
-            await self._make_mind(await self._known())
+            await self._make_mind(known)
 
     async def reload(self) -> None:
         """Take up knowledge, corrections and dialogues anew: the store holds more than it did."""
@@ -229,7 +241,9 @@ class KnowledgeAnswerer:
         """What was read of knowledge, under the corrections in force."""
         every = await self._store.get_corrections(withdrawn=True)
         self._corrected_at = max((c.corrected_at for c in every), default=self._corrected_at)
-        return lay_over(self._items, [c for c in every if not c.withdrawn])
+        in_force = [correction for correction in every if not correction.withdrawn]
+        self._laid = await asyncio.to_thread(lay_over, self._items, in_force)
+        return self._laid
 
     async def _make_mind(
         self, known: Known, progress: Callable[[int, int], None] = lambda done, total: None
@@ -238,15 +252,19 @@ class KnowledgeAnswerer:
         vectors = await embedding.keep(keys_of(known), progress)
         learner = self._learner
         snapshot = await self._search(learner.experience.snapshot) if learner else None
-        weights = self._weights
+        weights, before = self._weights, self._mind.ranker if self._mind else None
 
         def make() -> Mind:
-            ranker = make_ranker(known, vectors, embedding.dimension, weights, embedding.name)
+            ranker = make_ranker(
+                known, vectors, embedding.dimension, weights, embedding.name, before
+            )
             head = fitted(ranker, snapshot)
             return Mind(embedding.name, embedding.query, known, ranker, head)
 
         made = await self._fit(make)
-        self._mind = made._replace(version=self._mind.version + 1 if self._mind else 0)
+        version = self._mind.version + 1 if self._mind else 0
+        # What was corrected meanwhile is told in its own words already.
+        self._mind = made._replace(version=version, known=self._laid or known)
 
     async def _refit(self) -> float:
         """Fit the head anew to all that raters taught; the seconds that it took."""
@@ -259,6 +277,15 @@ class KnowledgeAnswerer:
         if self._mind is mind:  # one made meanwhile has a head of its own
             self._mind = mind._replace(head=head, version=mind.version + 1)
         return time.perf_counter() - started
+
+    async def evaluate(self) -> HeldOut:
+        """Fit the head anew and say how well it holds for questions that it did not learn from."""
+        await self._refit()
+        mind, learner = self._mind, self._learner
+        if mind is None or mind.ranker is None or learner is None or not self._settled:
+            return HeldOut(None, 0)
+        ranker, snapshot = mind.ranker, await self._search(learner.experience.snapshot)
+        return await self._fit(lambda: held_out(ranker, snapshot))
 
     async def _search(self, work: Callable[[], _T]) -> _T:
         return await asyncio.get_running_loop().run_in_executor(self._search_thread, work)
@@ -279,8 +306,8 @@ class KnowledgeAnswerer:
     async def answer(self, question: str, language: Language) -> Reply:
         """The reply; see the port."""
         mind = self._mind
-        pinned = mind is not None and (language, plain(question)) in mind.known.pins
-        if not pinned and (talk := small_talk(question, language)) is not None:
+        taught = mind is not None and mind.known.pinned(question, language) is not None
+        if not taught and (talk := small_talk(question, language)) is not None:
             return Reply(text=talk, model_used="small_talk", language=language)
         await self._first_mind.wait()
         mind = self._mind
@@ -336,11 +363,9 @@ class KnowledgeAnswerer:
         assert ranker is not None
         believed = experience.believed(ranker, vector) if experience is not None else {}
         ranking = ranker.rank(asked, vector, language, believed, mind.head)
-        for words in (question, asked):
-            item_id = mind.known.pins.get((language, plain(words)))
-            if item_id is not None:
-                ranking = ranker.pinned(ranking, item_id)
-                break
+        item = mind.known.pinned(question, language) or mind.known.pinned(asked, language)
+        if item is not None:
+            ranking = pinned(ranking, item)
         return _Judged(ranking, decide(ranker, asked, ranking, language, self._error_rate))
 
     def _told(self, mind: Mind, judged: _Judged, embedding: Embedding, language: Language) -> Reply:
@@ -460,15 +485,15 @@ class KnowledgeAnswerer:
         given = Correction(
             correction_id=_NOBODY,
             answer=answer,
-            wordings=tuple(wordings),
+            wordings=_first(wordings),
             language=language,
             corrected_at=utc_now(),
             version=0,
         )
-        known = lay_over(self._items, [*corrections, given])
+        known = await asyncio.to_thread(lay_over, self._items, [*corrections, given])
         vectors: dict[Key, Matrix] = await self._embedding.vectors(keys_of(known))
         past = {turn.log_id: turn for turn in turns if turn.language == language}
-        for wording in wordings:
+        for wording in given.wordings:
             for near in await learner.similar(vectors[question_key(wording)], _NEAR_ANSWER):
                 past.setdefault(near.conversation.log_id, near.conversation)
         asked = [(turn, await self._vector_of(turn)) for turn in past.values()]
@@ -476,7 +501,7 @@ class KnowledgeAnswerer:
 
         def look() -> list[PreviewedTurn]:
             made = make_ranker(
-                known, vectors, self._embedding.dimension, self._weights, mind.encoder
+                known, vectors, self._embedding.dimension, self._weights, mind.encoder, mind.ranker
             )
             then = Mind(mind.encoder, mind.encode, known, made, fitted(made, snapshot))
             return [
@@ -507,6 +532,12 @@ def _group(turns: Sequence[Conversation]) -> QuestionGroup:
     longest = sorted(turns, key=lambda turn: len(turn.user_message))
     middle = longest[(len(longest) - 1) // 2]
     return QuestionGroup(question=middle.user_message, language=middle.language, turns=tuple(turns))
+
+
+def _first(wordings: Sequence[str]) -> tuple[str, ...]:
+    """The first wordings, as many as are encoded while somebody waits."""
+    lengths = itertools.accumulate(len(question_key(wording)[1]) for wording in wordings)
+    return tuple(wordings[: max(1, sum(so_far <= _PREVIEWED for so_far in lengths))])
 
 
 def _worth(group: QuestionGroup) -> int:

@@ -10,7 +10,7 @@ drawn to nothing while few have spoken. With ratings dealt at random it is nothi
 
 from __future__ import annotations
 
-from collections import defaultdict
+from collections import OrderedDict, defaultdict
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Final, NamedTuple
 
@@ -23,21 +23,24 @@ _USUAL_WEIGHT: Final = 10.0
 _OWN_WEIGHT: Final = 4.0
 """So many ratings of one rater count as much as what others usually give."""
 _HEARD: Final = 3.0
+MOST_RATERS: Final = 10_000
+"""Who has not rated for so long is one of whom nothing is known."""
 _NO_VERDICT: Final = 3
 _HALF_SCALE: Final = 2.0
 
 
 class Raters:
-    """How each rater has rated so far: a count and a sum."""
+    """How each rater has rated so far: a count and a sum. Of the last ``most`` that rated."""
 
-    def __init__(self) -> None:
-        self._given: dict[str, tuple[int, int]] = {}
+    def __init__(self, most: int = MOST_RATERS) -> None:
+        self._most = most
+        self._given: OrderedDict[str, tuple[int, int]] = OrderedDict()
         self._means = 0.0
 
     def copy(self) -> Raters:
         """As they are now."""
-        other = Raters()
-        other._given, other._means = dict(self._given), self._means  # its own kind
+        other = Raters(self._most)
+        other._given, other._means = OrderedDict(self._given), self._means
         return other
 
     def rated(self, rater: str | None, rating: int, before: int | None = None) -> None:
@@ -48,7 +51,11 @@ class Raters:
         self._means -= total / count if count else 0.0
         count, total = count + (before is None), total + rating - (before or 0)
         self._given[rater] = (count, total)
+        self._given.move_to_end(rater)
         self._means += total / count
+        while len(self._given) > self._most:
+            _, (count, total) = self._given.popitem(last=False)
+            self._means -= total / count
 
     def withdrawn(self, rater: str | None, rating: int) -> None:
         """A rating is out of sight."""

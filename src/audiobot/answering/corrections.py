@@ -31,6 +31,11 @@ class Known(NamedTuple):
     taught: dict[str, tuple[UUID, ...]]
     pins: dict[tuple[Language, str], str]
 
+    def pinned(self, question: str, language: Language) -> KnowledgeItem | None:
+        """What answers this very question."""
+        item_id = self.pins.get((language, plain(question)))
+        return next((i for i in self.items if i.item_id == item_id), None) if item_id else None
+
 
 def lay_over(items: Sequence[KnowledgeItem], corrections: Iterable[Correction]) -> Known:
     """``items`` with ``corrections``, oldest first: of two answers to one wording the later holds.
@@ -63,8 +68,8 @@ def lay_over(items: Sequence[KnowledgeItem], corrections: Iterable[Correction]) 
         same = asked == item.questions
         known.append(item if same else msgspec.structs.replace(item, questions=asked))
     for item in items:
-        # What the bot asks back with is answered with what it names.
-        if item.title and not item.questions:
+        # Asked by its own name it is meant: the bot asks back with these.
+        if item.title:
             pins.setdefault((item.language, plain(item.title)), item.item_id)
     return Known(known, {item_id: tuple(ids) for item_id, ids in taught.items()}, pins)
 

@@ -12,7 +12,7 @@ from typing import Final, NamedTuple
 import numpy as np
 
 from audiobot.answering.ranking import Ranker, Ranking
-from audiobot.answering.weights import kind_of
+from audiobot.answering.weights import FEATURES, kind_of
 from audiobot.domain import KnowledgeItem, Language, Outcome
 
 LEAST_OVERLAP: Final = 0.4
@@ -20,6 +20,7 @@ OWN_WORDS: Final = 0.75
 """Overlaps: n-grams alone tell nothing below the one, and what they reach the other with."""
 PINNED: Final = 0.99
 """An operator answered this very question: what is left is that he may be wrong."""
+_LOG_PROBABILITY: Final = FEATURES.index("log_probability")
 _CLOSE: Final = 0.4
 """The second of two is worth asking for when it is at least so likely beside the first."""
 
@@ -47,7 +48,8 @@ def decide(
         return Verdict("answered", PINNED)
     kind = kind_of(ranker.encoder)
     decision = ranker.weights.decision[kind]
-    likely, least = decision.probability(ranking.features), decision.threshold(error_rate)
+    likely = min(decision.probability(ranking.features), PINNED)
+    least = decision.threshold(error_rate)
     if kind == "ngrams":
         overlap = shared(ranker, question, ranking)
         if overlap >= OWN_WORDS:
@@ -59,9 +61,12 @@ def decide(
     choice = _choice(ranking, language)
     if choice and kind == "dense":
         beside = float(np.exp(ranking.ranked[1].score - ranking.ranked[0].score))
-        both = likely * (1.0 + beside)
+        share = float(np.exp(ranking.features[_LOG_PROBABILITY]))
+        # What the first leaves of the probability, the others share as they share the scores.
+        rest = max(0.0, decision.scope.probability(ranking.features) - likely)
+        both = likely + rest * min(1.0, share * beside / max(1.0 - share, 1e-9))
         if beside >= _CLOSE and both >= least:
-            return Verdict("asked", min(both, 1.0), choice)
+            return Verdict("asked", min(both, PINNED), choice)
     return HAND_OVER
 
 

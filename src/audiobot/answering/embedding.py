@@ -6,6 +6,7 @@ import asyncio
 import contextlib
 import hashlib
 import importlib.metadata
+import itertools
 import os
 import zipfile
 from collections import OrderedDict
@@ -23,6 +24,8 @@ from audiobot.ports import NO_METER, Encoder, Matrix, Meter
 Side = Literal["query", "passage"]
 
 MAX_BATCH: Final = 16
+BATCH_CHARACTERS: Final = 1_024
+"""A batch is not interrupted, and a question of a person waits for it to end."""
 CACHE_ENTRIES: Final = 1_000
 _NGRAM_DIMENSION: Final = 1_024
 
@@ -98,6 +101,12 @@ def as_vector(embedding: Embedding) -> Matrix:
 def text_key(side: Side, text: str) -> bytes:
     """A text's name among kept vectors, 16 bytes."""
     return hashlib.blake2b(f"{side}:{text}".encode(), digest_size=16).digest()
+
+
+def _batch(texts: Sequence[str]) -> int:
+    """How many of ``texts``, the first ones, are encoded together: one at least."""
+    characters = itertools.accumulate(len(text) for text in texts[:MAX_BATCH])
+    return max(1, sum(so_far <= BATCH_CHARACTERS for so_far in characters))
 
 
 class EmbeddingService:
@@ -187,7 +196,8 @@ class EmbeddingService:
     async def _encode_waiting(self) -> None:
         loop = asyncio.get_running_loop()
         while self._waiting:
-            batch, self._waiting = self._waiting[:MAX_BATCH], self._waiting[MAX_BATCH:]
+            count = _batch([text for text, _ in self._waiting])
+            batch, self._waiting = self._waiting[:count], self._waiting[count:]
             batch = [(text, future) for text, future in batch if not future.cancelled()]
             texts = list(dict.fromkeys(text for text, _ in batch))
             if not texts:
@@ -238,8 +248,9 @@ class EmbeddingService:
         done = 0
         for side in ("query", "passage"):
             of_side = [text for its_side, text in missing if its_side == side]
-            for i in range(0, len(of_side), MAX_BATCH):
-                part = of_side[i : i + MAX_BATCH]
+            while of_side:
+                count = _batch(of_side)
+                part, of_side = of_side[:count], of_side[count:]
                 vectors = await loop.run_in_executor(self._thread, self._encode, side, part)
                 for text, vector in zip(part, vectors, strict=True):
                     self._kept[text_key(side, text)] = vector

@@ -21,6 +21,7 @@ MOST_LESSONS: Final = 20_000
 class Snapshot(NamedTuple):
     """Rated dialogues by question, the questions' vectors, and the raters: as they were once."""
 
+    questions: list[str]
     said: list[tuple[Exemplar, ...]]
     vectors: Matrix
     raters: Raters
@@ -60,8 +61,7 @@ class Experience:
 
     def snapshot(self) -> Snapshot:
         """What a head is fitted with, to be used by any thread; the newest questions are enough."""
-        said, vectors = self.recall.every(MOST_LESSONS)
-        return Snapshot(said, vectors, self.raters.copy())
+        return Snapshot(*self.recall.every(MOST_LESSONS), self.raters.copy())
 
     def believed(self, ranker: Ranker, vector: Matrix) -> dict[str, Belief]:
         """What raters say of items near the question whose raw vector is ``vector``."""

@@ -28,6 +28,7 @@ from audiobot.ports import Matrix
 TOP: Final = 5
 _ANSWERED_BY_KNOWLEDGE: Final = 0.8
 _LEAST_FULLNESS: Final = 0.1
+_FEW_ITEMS: Final = 12
 _SUPPORT: Final = VOICES.index("support")
 _NOBODY: Final = Belief(0.0, ())
 
@@ -71,6 +72,7 @@ class Ranker:
     """An immutable index over a set of items; a change of knowledge makes a new one.
 
     ``taught`` are the ids of items whose answer an operator wrote: they go before what is as near.
+    What the ranker ``before`` shares with this one is not made again.
     """
 
     def __init__(
@@ -81,6 +83,7 @@ class Ranker:
         whitening: Whitening,
         encoder: str,
         taught: frozenset[str] = frozenset(),
+        before: Ranker | None = None,
     ) -> None:
         self.items = list(items)
         self.by_id = {item.item_id: i for i, item in enumerate(self.items)}
@@ -119,7 +122,8 @@ class Ranker:
             outside = outside[~known]
         self._background = outside
         self.head = self.fit_head(vectors.background[:0], ())
-        self.ngrams = NgramIndex([*texts, *(f"{i.title} {i.answer}" for i in self.items)])
+        bodies = [f"{item.title} {item.answer}" for item in self.items]
+        self.ngrams: NgramIndex = NgramIndex([*texts, *bodies], before.ngrams if before else None)
 
     def _seen(self, questions: Matrix) -> Matrix:
         """Raw query-side vectors, centred and whitened: shape as given."""
@@ -161,13 +165,10 @@ class Ranker:
         reach = self.weights.reach
         return np.asarray(np.clip((cosines - reach) / (1.0 - reach), 0.0, 1.0) ** 2)
 
-    def pinned(self, ranking: Ranking, item_id: str) -> Ranking:
-        """``ranking`` with the item first that an operator gave to this very question."""
-        first = self.items[self.by_id[item_id]]
-        others = [ranked for ranked in ranking.ranked if ranked.item.item_id != item_id]
-        found = [ranked for ranked in ranking.ranked if ranked.item.item_id == item_id]
-        best = found[0] if found else Ranked(first, ranking.ranked[0].score, _NOBODY)
-        return Ranking([best, *others][:TOP], ranking.features, is_pinned=True)
+    def _named(self, ranking: Ranking, question: str, language: Language) -> Ranking:
+        """With an item first that is asked for in its own words, where letters alone judge."""
+        own = self._own.get((language, plain(question)))
+        return ranking if own is None else pinned(ranking, self.items[self.by_id[own]])
 
     def _best_by_item(self, scores: Matrix, otherwise: Matrix) -> Matrix:
         """For each item its best wording's score; ``otherwise`` where it has no wordings."""
@@ -229,26 +230,38 @@ class Ranker:
         said = self.voices(question, vector, believed, self.head if head is None else head)
         fused = self._voice_weights @ self.weighable(said) + self._offset[language]
         order: NDArray[np.int64] = np.argsort(-fused, kind="stable")[:TOP]
-        shifted = fused - fused[order[0]]
         best = int(order[0])
-        second = float(fused[order[1]]) if len(order) > 1 else float(fused[best]) - 10.0
+        second = float(fused[order[1]]) if len(order) > 1 else -np.inf
+        # A small company's knowledge has few things that could be meant, its people have as many:
+        # what is missing stands for itself, or the only item would be the answer to everything.
+        missing = max(0, _FEW_ITEMS - len(self.items))
+        rivals = float(np.exp(fused - fused[best]).sum())
+        if missing:
+            second = max(second, self._voices.rival)
+            rivals += missing * float(np.exp(self._voices.rival - 1.0 - fused[best]))
         features = (
-            -float(np.log(np.exp(shifted).sum())),
+            -float(np.log(rivals)),
             *(float(voice[best]) for voice in said),
             float(fused[best]) - second,
             *self.outside(vector),
             float(self._fullness[best]),
             float(np.log1p(self._counts[best])),
-            float(np.log1p(len(self.items))),
+            float(np.log1p(max(len(self.items), _FEW_ITEMS))),
         )
         ranked = [
             Ranked(item, float(fused[i]), believed.get(item.item_id, _NOBODY))
             for i in order.tolist()
             for item in [self.items[i]]
         ]
-        ranking = Ranking(ranked, features)
-        own = self._own.get((language, plain(question)))
-        return ranking if own is None else self.pinned(ranking, own)
+        return self._named(Ranking(ranked, features), question, language)
+
+
+def pinned(ranking: Ranking, item: KnowledgeItem) -> Ranking:
+    """``ranking`` with ``item`` first, for that is the answer to this very question."""
+    others = [ranked for ranked in ranking.ranked if ranked.item.item_id != item.item_id]
+    found = [r._replace(item=item) for r in ranking.ranked if r.item.item_id == item.item_id]
+    best = found[0] if found else Ranked(item, ranking.ranked[0].score, _NOBODY)
+    return Ranking([best, *others][:TOP], ranking.features, is_pinned=True)
 
 
 def _mean(vectors: Matrix, usual: Matrix | None, dimension: int) -> Matrix:

@@ -133,14 +133,15 @@ class Recall:
         if self.last_change is None or at > self.last_change:
             self.last_change = at
 
-    def every(self, most: int) -> tuple[list[tuple[Exemplar, ...]], Matrix]:
-        """The newest ``most`` questions' dialogues, and their vectors: (questions, dimension)."""
+    def every(self, most: int) -> tuple[list[str], list[tuple[Exemplar, ...]], Matrix]:
+        """The newest ``most`` questions, their dialogues and vectors: (questions, dimension)."""
         points = [*self._points.items()][-most:]
         if not points:
-            return [], np.zeros((0, self._graph.ndim), dtype=np.float32)
+            return [], [], np.zeros((0, self._graph.ndim), dtype=np.float32)
         numbers = np.fromiter((number for number, _ in points), np.uint64, len(points))
         said = [tuple(point.dialogues.values()) for _, point in points]
-        return said, np.asarray(self._graph.get(numbers), dtype=np.float32)
+        vectors = np.asarray(self._graph.get(numbers), dtype=np.float32)
+        return [point.question for _, point in points], said, vectors
 
     def near(self, vector: Matrix, limit: int) -> list[Near]:
         """Up to ``limit`` questions nearest to ``vector``, nearest first."""

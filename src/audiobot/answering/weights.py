@@ -41,7 +41,8 @@ class Voices(msgspec.Struct, frozen=True, kw_only=True):
     ``ridge`` is its penalty; in an item's prototype a full answer counts as ``answer_weight``
     wordings, a question that raters are sure of as ``lessons``, and one that they are sure it does
     not answer takes away ``against``. ``scaled``: each voice is
-    brought to one spread for each question before it is weighed.
+    brought to one spread for each question before it is weighed. ``rival`` is the score that the
+    second best usually has.
     """
 
     wording: float
@@ -55,6 +56,7 @@ class Voices(msgspec.Struct, frozen=True, kw_only=True):
     answer_weight: float
     lessons: float
     against: float
+    rival: float
     scaled: bool
 
 

@@ -1,0 +1,161 @@
+"""Evaluating: how well what was learned holds for questions that it was not learned from.
+
+Of every question whose answer people rated well it is known what is right. They are dealt into
+five parts; each part is ranked by a head that the other four taught, without what raters said of
+it: the share told right is the held-out accuracy. An evaluation is kept whenever so many ratings
+came in, and sooner, with a new fit before it, when the average rating is under the threshold.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Callable, Sequence
+from datetime import datetime
+from typing import Final, Literal, NamedTuple, Protocol
+from uuid import uuid4
+
+import numpy as np
+
+from audiobot.answering.beliefs import lessons
+from audiobot.answering.experience import Snapshot
+from audiobot.answering.ranking import Ranker
+from audiobot.domain import ModelMetrics, Stats, utc_now
+from audiobot.errors import AudioBotError
+from audiobot.ports import Store
+
+ENOUGH: Final = 20
+"""Ratings without which an average says nothing; so many new ones ask for a new look."""
+EVERY: Final = 200
+"""New ratings after which there is an evaluation however good they are."""
+LOOK_SECONDS: Final = 15.0
+FOLDS: Final = 5
+MOST: Final = 500
+"""Questions that an evaluation ranks: the newest."""
+
+Reason = Literal["ratings_low", "ratings_many"]
+
+
+class HeldOut(NamedTuple):
+    """Of so many ``questions`` the share whose well-rated answer was told; None without any."""
+
+    accuracy: float | None
+    questions: int
+
+
+def held_out(ranker: Ranker, snapshot: Snapshot) -> HeldOut:
+    """Cross-validated accuracy on well-rated questions."""
+    wanted = [
+        _rated_best(lessons([dialogues], ranker.by_id, snapshot.raters))
+        for dialogues in snapshot.said
+    ]
+    asked = [i for i, place in enumerate(wanted) if place is not None][-MOST:]
+    right = []
+    for fold in range(FOLDS):
+        part = asked[fold::FOLDS]
+        if not part:
+            continue
+        left_out = set(part)
+        others = [() if i in left_out else said for i, said in enumerate(snapshot.said)]
+        taught = lessons(others, ranker.by_id, snapshot.raters)
+        head = ranker.fit_head(snapshot.vectors, taught)
+        for i in part:
+            place = wanted[i]
+            assert place is not None
+            language = ranker.items[place].language
+            ranking = ranker.rank(snapshot.questions[i], snapshot.vectors[i], language, head=head)
+            right.append(ranker.by_id[ranking.ranked[0].item.item_id] == place)
+    return HeldOut(round(float(np.mean(right)), 4) if right else None, len(right))
+
+
+def _rated_best(taught: Sequence[tuple[int, int, float]]) -> int | None:
+    """The item that raters hold to be the answer."""
+    good = [(weight, item) for _, item, weight in taught if weight > 0.0]
+    return max(good)[1] if good else None
+
+
+class Learning(Protocol):
+    """Who is evaluated: the answerer."""
+
+    @property
+    def version(self) -> str:
+        """Which ranking it is."""
+        ...
+
+    async def evaluate(self) -> HeldOut:
+        """Fit the head anew and say how it holds."""
+        ...
+
+
+class Cycle:
+    """Looks at the ratings time and again; ``tell`` hears of each evaluation and why it was."""
+
+    def __init__(
+        self,
+        store: Store,
+        learning: Learning,
+        threshold: float,
+        tell: Callable[[ModelMetrics, Reason], None],
+    ) -> None:
+        self._store = store
+        self._learning = learning
+        self._threshold = threshold
+        self._tell = tell
+        self._rated: int | None = None
+        self._until: datetime | None = None
+
+    async def run(self) -> None:
+        """For ever; what the store cannot tell now it is asked again."""
+        while True:
+            await asyncio.sleep(LOOK_SECONDS)
+            try:
+                await self.look()
+            except AudioBotError:
+                continue
+
+    async def look(self) -> ModelMetrics | None:
+        """An evaluation, if it is time for one."""
+        stats = await self._store.get_stats()
+        if self._rated is None:
+            await self._recollect()
+        reason = self._reason(stats)
+        if reason is None:
+            return None
+        found = await self._learning.evaluate()
+        now, rated = utc_now(), stats.rated_interactions
+        metrics = ModelMetrics(
+            evaluation_id=uuid4(),
+            model_version=self._learning.version,
+            created_at=now,
+            avg_rating=round(stats.avg_rating, 4),
+            total_interactions=stats.total_interactions,
+            positive_ratings=stats.positive_ratings,
+            negative_ratings=stats.negative_ratings,
+            user_satisfaction=round(stats.positive_ratings / rated, 4),
+            held_out_accuracy=found.accuracy,
+            evaluation_period_start=self._until,
+            evaluation_period_end=now,
+            is_current_model=True,
+            requires_retraining=stats.avg_rating < self._threshold,
+            details={"rated": rated, "held_out_questions": found.questions, "reason": reason},
+        )
+        await self._store.add_evaluation(metrics)
+        self._rated, self._until = rated, now
+        self._tell(metrics, reason)
+        return metrics
+
+    async def _recollect(self) -> None:
+        """Where the last evaluation stopped, before a restart maybe."""
+        newest = await self._store.get_evaluations(1)
+        self._rated = 0
+        if newest:
+            rated = newest[0].details.get("rated", 0)
+            self._rated = rated if isinstance(rated, int) else 0
+            self._until = newest[0].created_at
+
+    def _reason(self, stats: Stats) -> Reason | None:
+        new = stats.rated_interactions - (self._rated or 0)
+        if new < ENOUGH:
+            return None
+        if stats.avg_rating < self._threshold:
+            return "ratings_low"
+        return "ratings_many" if new >= EVERY else None
