@@ -12,13 +12,11 @@ import typer
 
 from audiobot import __version__
 from audiobot.commands import (
-    Asking,
     export_dialogues,
     import_paths,
     inspect,
     list_questions,
     migrate,
-    prove_learning,
     talk_forever,
 )
 from audiobot.domain import Language
@@ -26,6 +24,7 @@ from audiobot.errors import AudioBotError
 from audiobot.main import prepare
 from audiobot.main import serve as run_server
 from audiobot.messages import sentence
+from audiobot.proving.command import Asking, prove_learning
 
 app = typer.Typer(
     name="audiobot",

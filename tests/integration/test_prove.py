@@ -3,14 +3,19 @@
 from __future__ import annotations
 
 import json
+import os
 import re
+import signal
+import subprocess
+import time
 from pathlib import Path
 
+import psutil
 import pytest
 from PIL import Image
 
 from tests.integration.test_commands import assert_refused
-from tests.servers import run
+from tests.servers import COMMAND, environment, run
 
 QUESTIONS = {
     "Окна моют в мае и в октябре.": ("Когда моют окна?", "окна чистите когда", "стёкла в подъезде"),
@@ -64,6 +69,32 @@ def test_a_proof_on_the_owners_questions_is_told_and_written(table: Path, tmp_pa
         assert text in page
     everything = page + (out / "prove.json").read_text() + done.stdout
     assert str(tmp_path) not in everything.replace(str(out), "")
+
+
+def test_an_interrupted_proof_says_nothing_and_writes_nothing(table: Path, tmp_path: Path) -> None:
+    process = subprocess.Popen(
+        [*COMMAND, "prove", "--quick", "--data", str(table), "--output", str(tmp_path / "out")],
+        env=environment(tmp_path / "data"),
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+        start_new_session=True,
+    )
+    deadline = time.monotonic() + 60
+    while len(psutil.Process(process.pid).children()) < 2:
+        assert process.poll() is None
+        assert time.monotonic() < deadline
+        time.sleep(0.02)
+    # As a terminal does: to the command and to all that it started.
+    os.killpg(process.pid, signal.SIGINT)
+    try:
+        told, errors = process.communicate(timeout=60)
+    except subprocess.TimeoutExpired:
+        os.killpg(process.pid, signal.SIGKILL)
+        raise
+    assert (process.returncode, told) == (130, "")
+    assert "Traceback" not in errors
+    assert [path.name for path in tmp_path.iterdir()] == ["own.csv"]
 
 
 BAD = {

@@ -3,19 +3,15 @@
 from __future__ import annotations
 
 import hashlib
-import multiprocessing
 import os
 import platform
 import re
-import signal
 import time
-from collections.abc import Callable, Iterator, Sequence
-from concurrent.futures import ProcessPoolExecutor, as_completed
+from collections.abc import Callable, Sequence
 from contextlib import suppress
 from datetime import UTC, datetime
 from importlib import resources
 from pathlib import Path
-from typing import Final, Literal, NamedTuple
 
 import msgspec
 import numpy as np
@@ -29,75 +25,15 @@ from audiobot.answering.embedding import (
     shipped_vectors,
     text_key,
 )
-from audiobot.answering.weights import (
-    Weights,
-    kind_of,
-    load_background,
-    load_weights,
-    weights_file,
-)
-from audiobot.answering.whitening import Whitening, load_whitening, whitening_file
+from audiobot.answering.weights import kind_of, load_background, load_weights, weights_file
+from audiobot.answering.whitening import load_whitening, whitening_file
 from audiobot.ports import Encoder, Matrix
-from audiobot.proving.arms import (
-    ARMS,
-    DRAWN,
-    FROZEN,
-    QUICK,
-    RISK,
-    Lived,
-    Phrase,
-    lived,
-    one_phrase,
-    phrase,
-)
-from audiobot.proving.company import Company, Intent, Part, Style, shipped
-from audiobot.proving.owner import OwnSet
-from audiobot.proving.simulation import EVERY, TURNS, Arm, Course, live
+from audiobot.proving.arms import FROZEN, RISK, Lived, Phrase, lived, phrase
+from audiobot.proving.company import Company
+from audiobot.proving.lives import Job, Outcome, Plan, Step, World, all_lives
+from audiobot.proving.simulation import Arm, Course
 
-Step = Literal["encode", "live"]
 Progress = Callable[[Step, int, int], None]
-
-SEEDS: Final = 10
-QUICK_SEEDS: Final = 2
-_QUICK_TURNS: Final = 500
-_QUICK_STREAM, _QUICK_TEST, _QUICK_OUTSIDE = 5, 3, 20
-_THREADS: Final = ("OPENBLAS_NUM_THREADS", "OMP_NUM_THREADS")
-
-
-class Plan(msgspec.Struct, frozen=True, kw_only=True):
-    """What is to be proved. ``own`` takes the place of the shipped set."""
-
-    part: Part = "heldout"
-    styles: tuple[Style, ...] = ("full", "terse")
-    language: str = "ru"
-    seeds: int = SEEDS
-    quick: bool = False
-    own: OwnSet | None = None
-
-    @property
-    def sets(self) -> tuple[str, ...]:
-        """The names of what is measured, one after another."""
-        return ("own",) if self.own is not None else self.styles
-
-    def company(self, name: str, seed: int) -> Company:
-        """The company of that name; an owner's is split anew for each seed."""
-        if self.own is not None:
-            return self.own.company(seed)
-        found = shipped(self.part, "terse" if name == "terse" else "full", self.language)
-        if self.language != "ru":
-            # The questions out of scope are Russian: too easily told from the others.
-            found = msgspec.structs.replace(found, far=(), near=())
-        return _fewer(found) if self.quick else found
-
-    @property
-    def arms(self) -> tuple[Arm, ...]:
-        """The ways of living that are compared."""
-        return tuple(arm for arm in ARMS if not self.quick or arm.name in QUICK)
-
-    @property
-    def turns(self) -> int:
-        """How many questions each life has."""
-        return _QUICK_TURNS if self.quick else TURNS
 
 
 class Measured(msgspec.Struct, frozen=True, kw_only=True):
@@ -135,26 +71,6 @@ class Proof(msgspec.Struct, frozen=True, kw_only=True):
     measured: list[Measured]
 
 
-class _Job(NamedTuple):
-    name: str
-    arm: Arm | None
-    seed: int
-
-
-class _World(NamedTuple):
-    """What a process needs to live any life."""
-
-    plan: Plan
-    texts: dict[tuple[Side, str], Matrix]
-    weights: Weights
-    whitening: Whitening
-    encoder: str
-
-
-_Outcome = Course | list[tuple[float, bool]]
-_world: list[_World] = []
-
-
 def prove(
     plan: Plan,
     progress: Progress = lambda step, done, total: None,
@@ -165,7 +81,7 @@ def prove(
     encoder = make()
     seeds = [*range(1, plan.seeds + 1)]
     companies = {name: plan.company(name, seeds[0]) for name in plan.sets}
-    world = _World(
+    world = World(
         plan,
         _encode(encoder, [*companies.values()], progress),
         load_weights(),
@@ -173,10 +89,10 @@ def prove(
         encoder.name,
     )
     jobs = [
-        _Job(name, arm, seed) for name in plan.sets for seed in seeds for arm in (*plan.arms, None)
+        Job(name, arm, seed) for name in plan.sets for seed in seeds for arm in (*plan.arms, None)
     ]
-    outcomes: dict[_Job, _Outcome] = {}
-    for job, outcome in _all_lives(world, jobs):
+    outcomes: dict[Job, Outcome] = {}
+    for job, outcome in all_lives(world, jobs):
         outcomes[job] = outcome
         progress("live", len(outcomes), len(jobs))
     threshold = world.weights.decision[kind_of(encoder.name)].threshold(RISK)
@@ -208,17 +124,17 @@ def _measured(
     company: Company,
     plan: Plan,
     seeds: Sequence[int],
-    outcomes: dict[_Job, _Outcome],
+    outcomes: dict[Job, Outcome],
     threshold: float,
 ) -> Measured:
     sizes = [len(intent.test) for intent in company.intents]
 
     def courses(arm: Arm) -> list[Course]:
-        every = [outcomes[_Job(name, arm, seed)] for seed in seeds]
+        every = [outcomes[Job(name, arm, seed)] for seed in seeds]
         return [outcome for outcome in every if isinstance(outcome, Course)]
 
     frozen = courses(next(arm for arm in plan.arms if arm.name == FROZEN))
-    taught = [outcomes[_Job(name, None, seed)] for seed in seeds]
+    taught = [outcomes[Job(name, None, seed)] for seed in seeds]
     return Measured(
         name=name,
         intents=len(sizes),
@@ -259,72 +175,6 @@ def _encode(
             done += len(batch)
             progress("encode", done, total)
     return texts
-
-
-def _all_lives(world: _World, jobs: Sequence[_Job]) -> Iterator[tuple[_Job, _Outcome]]:
-    """Every job's outcome as it comes: in a process for each core, or here when there is one."""
-    cores = min(len(jobs), len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else 1)
-    if cores < 2:
-        _settle(world)
-        yield from ((job, _live(job)) for job in jobs)
-        return
-    for name in _THREADS:
-        # Many processes with many threads each would only wait for each other.
-        os.environ.setdefault(name, "1")
-    # Not forked: the encoder's threads would be missing in the child.
-    spawn = multiprocessing.get_context("spawn")
-    pool = ProcessPoolExecutor(cores, spawn, initializer=_settle_apart, initargs=(world,))
-    try:
-        running = {pool.submit(_live, job): job for job in jobs}
-        for done in as_completed(running):
-            yield running[done], done.result()
-    finally:
-        pool.shutdown(cancel_futures=True)
-
-
-def _settle(world: _World) -> None:
-    _world[:] = [world]
-
-
-def _settle_apart(world: _World) -> None:
-    # An interruption is the parent's to tell of.
-    signal.signal(signal.SIGINT, signal.SIG_IGN)
-    _settle(world)
-
-
-def _live(job: _Job) -> _Outcome:
-    plan, texts, weights, whitening, encoder = _world[0]
-    company = plan.company(job.name, job.seed)
-    if job.arm is None:
-        return one_phrase(company, job.seed, texts, weights, whitening, encoder)
-    measured = EVERY if job.arm.name in DRAWN and not plan.quick else plan.turns // 2
-    return live(
-        company,
-        job.arm,
-        job.seed,
-        texts,
-        weights,
-        whitening,
-        encoder,
-        turns=plan.turns,
-        measured=plan.turns if job.arm.name == FROZEN else measured,
-    )
-
-
-def _fewer(company: Company) -> Company:
-    """So few questions that a minute is enough."""
-    return msgspec.structs.replace(
-        company,
-        intents=tuple(_first(intent) for intent in company.intents),
-        far=company.far[:_QUICK_OUTSIDE],
-        near=company.near[:_QUICK_OUTSIDE],
-    )
-
-
-def _first(intent: Intent) -> Intent:
-    return msgspec.structs.replace(
-        intent, stream=intent.stream[:_QUICK_STREAM], test=intent.test[:_QUICK_TEST]
-    )
 
 
 def _hash(file: Path) -> str:
