@@ -161,6 +161,8 @@ def test_a_preview_tells_what_an_answer_would_change_and_keeps_nothing(desk: Ser
     assert found["looked_at"] >= 1
     assert found["terse"] is False
     assert operator(desk, "POST", PREVIEW, json=body | {"answer": "Нет."}).json()["terse"] is True
+    alike = body | {"wordings": [question, question.upper(), "…", "?!"]}
+    assert operator(desk, "POST", PREVIEW, json=alike).json()["caught"] == found["caught"]
     assert operator(desk, "GET", CORRECTIONS).json() == before
     assert log_id in waiting(desk)
 

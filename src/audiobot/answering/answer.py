@@ -57,7 +57,7 @@ PASSAGES: Final = 4
 _REMEMBERED: Final = 1_000
 _NEAR_ANSWER: Final = 20
 """Rated dialogues near an answer's questions that its preview looks at."""
-_PREVIEWED: Final = 1_024
+_PREVIEWED: Final = 512
 """Characters of an answer's questions that its preview takes up."""
 _LOW: Final = 2
 _VERSION: Final = "voices-2"
@@ -493,8 +493,10 @@ class KnowledgeAnswerer:
         known = await asyncio.to_thread(lay_over, self._items, [*corrections, given])
         vectors: dict[Key, Matrix] = await self._embedding.vectors(keys_of(known))
         past = {turn.log_id: turn for turn in turns if turn.language == language}
-        for wording in given.wordings:
-            for near in await learner.similar(vectors[question_key(wording)], _NEAR_ANSWER):
+        # Of wordings that differ in nothing but case and points one is kept.
+        keys = {question_key(wording) for wording in given.wordings} & vectors.keys()
+        for key in sorted(keys):
+            for near in await learner.similar(vectors[key], _NEAR_ANSWER):
                 past.setdefault(near.conversation.log_id, near.conversation)
         asked = [(turn, await self._vector_of(turn)) for turn in past.values()]
         snapshot = await self._search(learner.experience.snapshot)
