@@ -69,8 +69,12 @@ def open_desk(browser: Browser) -> Iterator[OpenDesk]:
 
 @pytest.fixture
 def question(empty_server: Server) -> str:
-    """One that nobody asked before; nothing waits that asks the like."""
+    """One that nobody asked before; nothing waits that asks the like, and no answer fits it."""
     client = empty_server.client
+    for given in client.get("/api/learning/corrections").json()["corrections"]:
+        path = f"/api/learning/corrections/{given['correction_id']}"
+        client.delete(path).raise_for_status()
+    # What is withdrawn waits again.
     turns = client.get("/api/learning/inbox", params={"limit": 500}).json()["turns"]
     if left := [turn["log_id"] for turn in turns]:
         client.post("/api/learning/inbox/dismiss", json={"log_ids": left}).raise_for_status()

@@ -69,13 +69,14 @@ def colleague(desk: Server, visit: Visiting) -> Visitor:
 @pytest.fixture
 def question(desk: Server) -> str:
     """One that nobody asked before; nothing waits that asks the like, and no answer fits it."""
+    for name in answers(desk):
+        path = f"/api/learning/corrections/{name}"
+        assert desk.client.delete(path, headers=BEARER).status_code == 200
+    # What is withdrawn waits again.
     if left := list(waiting(desk)):
         body = {"log_ids": left}
         path = "/api/learning/inbox/dismiss"
         assert desk.client.post(path, json=body, headers=BEARER).status_code == 200
-    for name in answers(desk):
-        path = f"/api/learning/corrections/{name}"
-        assert desk.client.delete(path, headers=BEARER).status_code == 200
     return f"Уберёте ли вы самокат номер {uuid.uuid4().hex[:6]} из подъезда?"
 
 
