@@ -226,7 +226,7 @@ function ask(question) {
   scrollToTurn(turn);
 }
 
-/** Key and body stay as at the first try, the session id too: so the server knows a retry. @param {Turn} turn */
+/** Key and body stay as at first, so the server knows a retry. @param {Turn} turn */
 async function deliver(turn) {
   turn.pending = true;
   turn.failure = null;
@@ -361,7 +361,7 @@ function button(className, onClick, ...children) {
   return node;
 }
 
-/** Words of a dialogue: never markup, and read aloud in the language they are in. @param {string} words */
+/** Never markup; read aloud in its language. @param {string} words */
 function spoken(words) {
   return element("p", { class: "words", lang: /[а-яё]/i.test(words) ? "ru" : "en", dir: "auto" }, words);
 }
@@ -444,21 +444,11 @@ function answerBlock(turn, answer) {
   const root = element("div", "turn-answer", bubble);
   if (answer.outcome === "handed_over") root.append(element("p", "handed-over", icon("person"), t().handedOver));
   const sources = answer.sources.map(sourceText).filter(Boolean);
-  if (answer.outcome === "asked") root.append(choices(sources));
+  if (answer.outcome === "asked") root.append(element("ul", "choices", ...sources.map(exampleItem)));
   else if (sources.length) root.append(sourcesList(sources));
   const rating = ratingBlock(turn, answer);
   root.append(rating.root);
   return { root, update: rating.update };
-}
-
-/** What the bot asks back with is asked by a touch. @param {string[]} titles */
-function choices(titles) {
-  const choose = (/** @type {string} */ title) => () => {
-    if (isAsking()) return;
-    dom.scroller.focus({ preventScroll: true });
-    ask(title);
-  };
-  return element("ul", "choices", ...titles.map((title) => element("li", {}, button("example", choose(title), title, icon("arrow")))));
 }
 
 /** @param {Source} source */
@@ -481,7 +471,7 @@ function ratingBlock(turn, { rating }) {
   const status = element("p", { class: "rating-status", role: "status" });
   const problem = element("div", { role: "alert" });
   const note = noteForm(turn, rating);
-  // the log is live: five stars read out after every answer would drown it
+  // five stars read out after every answer would drown it
   const root = element("div", { class: "rating", "aria-live": "off" }, element("div", "rating-line", group, status), problem, note.form);
   /** @type {Rating["failed"]} */
   let shownFailure = null;
@@ -683,7 +673,7 @@ function startAnew() {
   dom.scroller.focus({ preventScroll: true });
 }
 
-/** A growing composer or a phone's keyboard must not cover the last words. */
+/** The composer covers no words. */
 function holdEnd() {
   let atEnd = true;
   dom.scroller.addEventListener("scroll", () => (atEnd = isNearEnd()));
