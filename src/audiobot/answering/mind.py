@@ -14,7 +14,7 @@ from audiobot.answering.embedding import Side
 from audiobot.answering.experience import Snapshot
 from audiobot.answering.ranking import Ranker, Vectors, as_rows
 from audiobot.answering.weights import Weights, load_background
-from audiobot.answering.whitening import load_whitening
+from audiobot.answering.whitening import Whitening
 from audiobot.domain import KnowledgeItem
 from audiobot.ports import Matrix
 
@@ -63,6 +63,7 @@ def make_ranker(
     vectors: Mapping[Key, Matrix],
     dimension: int,
     weights: Weights,
+    whitening: Whitening,
     encoder: str,
     before: Ranker | None = None,
 ) -> Ranker | None:
@@ -81,7 +82,7 @@ def make_ranker(
             rows([question_key(line) for line in load_background()]),
         ),
         weights,
-        load_whitening(encoder),
+        whitening,
         encoder,
         frozenset(known.taught),
         before,

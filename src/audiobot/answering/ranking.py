@@ -11,7 +11,6 @@ the right item among all (McFadden, 1974: conditional logit).
 
 from __future__ import annotations
 
-import re
 from collections.abc import Mapping, Sequence
 from typing import Final, NamedTuple
 
@@ -22,6 +21,7 @@ from audiobot.answering.beliefs import Belief, Lesson
 from audiobot.answering.ngrams import NgramIndex
 from audiobot.answering.weights import VOICES, Voices, Weights, kind_of
 from audiobot.answering.whitening import Whitening, unit
+from audiobot.answering.words import plain
 from audiobot.domain import KnowledgeItem, Language
 from audiobot.ports import Matrix
 
@@ -31,11 +31,6 @@ _LEAST_FULLNESS: Final = 0.1
 _FEW_ITEMS: Final = 12
 _SUPPORT: Final = VOICES.index("support")
 _NOBODY: Final = Belief(0.0, ())
-
-
-def plain(text: str) -> str:
-    """A question without what does not change it: case, punctuation, the dots of ё."""
-    return " ".join(re.findall(r"[^\W_]+", text.casefold().replace("ё", "е")))
 
 
 class Ranked(NamedTuple):

@@ -5,6 +5,7 @@ from __future__ import annotations
 import re
 from typing import Final
 
+from audiobot.answering.words import words
 from audiobot.domain import Language
 from audiobot.messages import sentence
 
@@ -56,27 +57,23 @@ _GREETINGS: Final = re.compile(
 )
 
 
-def _words(text: str) -> list[str]:
-    return re.findall(r"[^\W_]+", text.casefold().replace("ё", "е"))
-
-
 def small_talk(text: str, language: Language) -> str | None:
     """The reply to an utterance that is nothing but small talk, else None.
 
     "Здравствуйте, спасибо" gets the reply to its last part.
     """
-    words = _words(text)
+    left = words(text)
     code = None
-    while words:
-        for length in range(min(4, len(words)), 0, -1):
-            found = _BY_WORDS.get(" ".join(words[:length]))
+    while left:
+        for length in range(min(4, len(left)), 0, -1):
+            found = _BY_WORDS.get(" ".join(left[:length]))
             if found:
-                code, words = found, words[length:]
+                code, left = found, left[length:]
                 break
         else:
-            if words[0] not in _FILLERS:
+            if left[0] not in _FILLERS:
                 return None
-            words = words[1:]
+            left = left[1:]
     return sentence(code, language) if code else None
 
 

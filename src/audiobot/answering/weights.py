@@ -6,6 +6,7 @@ a calibration on the bot's own labels is not valid (they are self-selected and n
 
 from __future__ import annotations
 
+import functools
 from collections.abc import Sequence
 from importlib import resources
 from pathlib import Path
@@ -120,10 +121,11 @@ def load_weights() -> Weights:
     return msgspec.json.decode(weights_file().read_bytes(), type=Weights)
 
 
-def load_background() -> list[str]:
+@functools.cache
+def load_background() -> tuple[str, ...]:
     """Questions that no service company's knowledge answers: what 'none of these' is like."""
     text = (resources.files("audiobot") / "answering" / "background.txt").read_text("utf-8")
-    return text.splitlines()
+    return tuple(text.splitlines())
 
 
 def kind_of(encoder: str) -> str:

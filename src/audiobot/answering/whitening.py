@@ -35,10 +35,10 @@ class Whitening(NamedTuple):
 NO_WHITENING = Whitening(None, None, None)
 
 
-def unit(matrix: Matrix) -> Matrix:
-    """Rows of length 1; a row of zeros stays one."""
+def unit(matrix: Matrix, least: float = 1e-9) -> Matrix:
+    """Rows of length 1; one no longer than ``least`` is taken for zeros and stays as it is."""
     length = np.linalg.norm(matrix, axis=-1, keepdims=True)
-    return np.asarray(matrix / np.where(length > 1e-9, length, 1.0), dtype=np.float32)
+    return np.asarray(matrix / np.where(length > least, length, 1.0), dtype=np.float32)
 
 
 def whitening_file() -> Path:

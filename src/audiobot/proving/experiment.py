@@ -25,6 +25,7 @@ from audiobot.answering.embedding import (
     shipped_vectors,
     text_key,
 )
+from audiobot.answering.mind import ANSWER_CHARACTERS, question_key
 from audiobot.answering.weights import kind_of, load_background, load_weights, weights_file
 from audiobot.answering.whitening import load_whitening, whitening_file
 from audiobot.ports import Encoder, Matrix
@@ -161,8 +162,9 @@ def _encode(
             texts["query", line] = kept
     asked = dict.fromkeys(line for line in load_background() if ("query", line) not in texts)
     for company in companies:
-        asked |= dict.fromkeys(company.questions())
-    told = dict.fromkeys(intent.answer for company in companies for intent in company.intents)
+        asked |= dict.fromkeys(question_key(text)[1] for text in company.questions())
+    answers = (intent.answer for company in companies for intent in company.intents)
+    told = dict.fromkeys(answer[:ANSWER_CHARACTERS] for answer in answers)
     wanted: list[tuple[Side, list[str]]] = [("query", [*asked]), ("passage", [*told])]
     done, total = 0, len(asked) + len(told)
     progress("encode", done, total)

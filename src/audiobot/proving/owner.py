@@ -11,7 +11,7 @@ import msgspec
 import numpy as np
 
 from audiobot.answering.knowledge import Parsed, parse, read_file
-from audiobot.answering.ranking import plain
+from audiobot.answering.words import plain
 from audiobot.errors import SetupError
 from audiobot.ports import BadRow
 from audiobot.proving.company import Company, Intent

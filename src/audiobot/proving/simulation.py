@@ -19,17 +19,18 @@ import msgspec
 import numpy as np
 
 from audiobot.answering.corrections import lay_over
-from audiobot.answering.embedding import Side
 from audiobot.answering.experience import Experience
-from audiobot.answering.ranking import Ranker, Ranking, Vectors, as_rows, pinned, plain
+from audiobot.answering.mind import Key, make_ranker, question_key
+from audiobot.answering.ranking import Ranker, Ranking, pinned
 from audiobot.answering.recall import Exemplar
-from audiobot.answering.weights import Weights, kind_of, load_background
+from audiobot.answering.weights import Weights, kind_of
 from audiobot.answering.whitening import Whitening
+from audiobot.answering.words import plain
 from audiobot.domain import Correction, KnowledgeItem
 from audiobot.ports import Matrix
 from audiobot.proving.company import Company, Intent
 
-Texts = Mapping[tuple[Side, str], Matrix]
+Texts = Mapping[Key, Matrix]
 
 TURNS: Final = 1_000
 BUDGET: Final = 70
@@ -122,7 +123,6 @@ class Bot:
         ]  # fmt: skip
         self._corrections: dict[str, Correction] = {}
         self.experience = Experience(self._dimension)
-        self._background = [texts["query", line] for line in load_background()]
         self._count = 0
         self.ranker: Ranker | None = None
         self._head: Matrix | None = None
@@ -131,21 +131,13 @@ class Bot:
     def _build(self) -> None:
         self.known = lay_over(self._imported, self._corrections.values())
         self.refit()
-        items, texts = self.known.items, self._texts
-        if not items:
-            return
-        vectors = Vectors(
-            as_rows([texts["query", q] for i in items for q in i.questions], self._dimension),
-            as_rows([texts["passage", i.answer] for i in items], self._dimension),
-            as_rows(self._background, self._dimension),
-        )
-        self.ranker = Ranker(
-            items,
-            vectors,
+        self.ranker = make_ranker(
+            self.known,
+            self._texts,
+            self._dimension,
             self._weights,
             self._whitening,
             self._encoder,
-            frozenset(self.known.taught),
             self.ranker,
         )
 
@@ -153,7 +145,7 @@ class Bot:
         """The items that may answer."""
         if self.ranker is None:
             return None
-        vector = self._texts["query", text]
+        vector = self._texts[question_key(text)]
         believed = self.experience.believed(self.ranker, vector)
         if self._head is None:
             self._head = self.experience.snapshot().head(self.ranker)
@@ -180,7 +172,7 @@ class Bot:
         self._count += 1
         at = _START + timedelta(seconds=self._count)
         exemplar = Exemplar(uuid.UUID(int=self._count), item_id, rating, at, rater)
-        self.experience.take([text], [exemplar], self._texts["query", text][np.newaxis])
+        self.experience.take([text], [exemplar], self._texts[question_key(text)][np.newaxis])
 
     def refit(self) -> None:
         """Let the head know of every rating; the product does so in the background."""
@@ -196,7 +188,7 @@ class Bot:
         None when none is near at all: else the first that was rated well would answer everything.
         """
         assert self.ranker is not None
-        vector = self._texts["query", text]
+        vector = self._texts[question_key(text)]
         found = self.experience.recall.near(vector, 32)
         if not found:
             return None
