@@ -1,4 +1,7 @@
-"""The command line: words typed in a terminal to the command that does what they say."""
+"""The command line: words typed in a terminal to the command that does what they say.
+
+What a command needs is imported when it is given: help must not wait for the whole program.
+"""
 
 from __future__ import annotations
 
@@ -11,20 +14,9 @@ from typing import Annotated, Literal, NoReturn
 import typer
 
 from audiobot import __version__
-from audiobot.commands import (
-    export_dialogues,
-    import_paths,
-    inspect,
-    list_questions,
-    migrate,
-    talk_forever,
-)
 from audiobot.domain import Language
 from audiobot.errors import AudioBotError
-from audiobot.main import prepare
-from audiobot.main import serve as run_server
 from audiobot.messages import sentence
-from audiobot.proving.command import Asking, prove_learning
 
 app = typer.Typer(
     name="audiobot",
@@ -55,9 +47,11 @@ def serve(
     workers: Annotated[int, typer.Option(min=1, help="processes; over 1 needs DATABASE_URL")] = 1,
 ) -> None:
     """Serve the API and the talk page."""
+    from audiobot import main as server
+
     try:
-        settings = prepare(quiet=False)
-        run_server(settings, host, settings.port if port is None else port, workers)
+        settings = server.prepare(quiet=False)
+        server.serve(settings, host, settings.port if port is None else port, workers)
     except AudioBotError as error:
         _fail(error)
 
@@ -65,6 +59,9 @@ def serve(
 @app.command()
 def talk() -> None:
     """Hold the same dialogue here in the terminal; a digit 1-5 rates the last answer."""
+    from audiobot.commands import talk_forever
+    from audiobot.main import prepare
+
     try:
         asyncio.run(talk_forever(prepare(quiet=True), _language(), sys.stdin))
     except AudioBotError as error:
@@ -78,6 +75,9 @@ def import_(
     paths: Annotated[list[Path], typer.Argument(help=".md, .csv or .jsonl files, or folders")],
 ) -> None:
     """Import the company's knowledge; it takes the sample's place. Importing again is safe."""
+    from audiobot.commands import import_paths
+    from audiobot.main import prepare
+
     try:
         code = asyncio.run(import_paths(prepare(quiet=True), paths, _language()))
     except AudioBotError as error:
@@ -96,6 +96,9 @@ def export(
     ] = None,
 ) -> None:
     """Write well-rated dialogues as JSON lines in OpenAI's chat form."""
+    from audiobot.commands import export_dialogues
+    from audiobot.main import prepare
+
     try:
         asyncio.run(export_dialogues(prepare(quiet=True), output, min_rating, _language()))
     except AudioBotError as error:
@@ -107,6 +110,9 @@ def questions(
     limit: Annotated[int, typer.Option(min=1, max=500, help="how many at most")] = 50,
 ) -> None:
     """List the newest questions that the bot handed over to a person."""
+    from audiobot.commands import list_questions
+    from audiobot.main import prepare
+
     try:
         asked = asyncio.run(list_questions(prepare(quiet=True), _language(), limit))
     except AudioBotError as error:
@@ -137,6 +143,8 @@ def prove(
     output: Annotated[Path, typer.Option(help="folder for the report")] = Path("prove"),
 ) -> None:
     """Measure what ratings and corrections teach, on simulated people; write a report."""
+    from audiobot.proving.command import Asking, prove_learning
+
     styles: dict[str | None, tuple[Literal["full", "terse"], ...]] = {
         "full": ("full",), "terse": ("terse",), "both": ("full", "terse"),
     }  # fmt: skip
@@ -152,6 +160,9 @@ def prove(
 @app.command("migrate")
 def migrate_() -> None:
     """Bring the database in DATABASE_URL to today's schema (``serve`` does so by itself)."""
+    from audiobot.commands import migrate
+    from audiobot.main import prepare
+
     try:
         typer.echo(asyncio.run(migrate(prepare(quiet=True), _language())))
     except AudioBotError as error:
@@ -161,6 +172,8 @@ def migrate_() -> None:
 @app.command()
 def doctor() -> None:
     """Say what is installed, reachable and writable, and what to do about the rest."""
+    from audiobot.commands import inspect
+
     try:
         checks = asyncio.run(inspect(_language()))
     except AudioBotError as error:

@@ -15,7 +15,7 @@ import sys
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from pathlib import Path
-from typing import Any, BinaryIO, Literal, NamedTuple, TextIO
+from typing import TYPE_CHECKING, Any, BinaryIO, Literal, NamedTuple, TextIO
 from urllib.parse import quote
 
 import httpx2
@@ -30,16 +30,17 @@ from audiobot.http.app import create_app
 from audiobot.main import make_language_model, open_services
 from audiobot.messages import sentence
 from audiobot.settings import Settings, check_together, load_settings, unknown_names
-from audiobot.storage import trouble
 from audiobot.storage.directory import (
     EPHEMERAL,
     LEAST_FREE_BYTES,
     file_system,
     read_server_note,
 )
-from audiobot.storage.dsn import Dsn, parse_dsn
-from audiobot.storage.upgrading import head, look, upgrade
+from audiobot.storage.trouble import DatabaseTrouble
 from audiobot.telemetry import configure_logging
+
+if TYPE_CHECKING:
+    from audiobot.storage.dsn import Dsn
 
 _LOCAL = "127.0.0.1"
 
@@ -350,6 +351,10 @@ async def inspect(language: Language) -> list[Check]:
 
 async def _database_check(url: str, language: Language) -> Check:
     """The server's version, what is missing, and how far away it is."""
+    from audiobot.storage.dsn import parse_dsn
+    from audiobot.storage.schema import REVISION
+    from audiobot.storage.upgrading import look
+
     try:
         dsn = parse_dsn(url)
         report = await asyncio.to_thread(look, dsn)
@@ -363,7 +368,7 @@ async def _database_check(url: str, language: Language) -> Check:
     if report.missing:
         text = sentence("doctor_rights", language, rights=", ".join(report.missing))
         return Check("bad", "PostgreSQL", f"{what}. {text}")
-    if report.revision != head():
+    if report.revision != REVISION:
         return Check("note", "PostgreSQL", f"{what}. {sentence('doctor_migrate', language)}")
     if report.orphans:
         what += f". {sentence('doctor_orphans', language, count=report.orphans)}"
@@ -371,10 +376,12 @@ async def _database_check(url: str, language: Language) -> Check:
 
 
 async def _database_trouble(dsn: Dsn, error: Exception, language: Language) -> str:
-    found = trouble.of(error)
-    if isinstance(found, trouble.DatabaseTrouble) and found.reason == "lost":
-        found = await trouble.why_refused(dsn.parameters, 3.0)
-    reason = found.reason if isinstance(found, trouble.DatabaseTrouble) else "unknown"
+    from audiobot.storage import driver
+
+    found = driver.of(error)
+    if isinstance(found, DatabaseTrouble) and found.reason == "lost":
+        found = await driver.why_refused(dsn.parameters, 3.0)
+    reason = found.reason if isinstance(found, DatabaseTrouble) else "unknown"
     cause = sentence(f"cause_{reason}", language)
     return sentence("database_unreachable", language, server=dsn.shown, cause=cause)
 
@@ -383,6 +390,9 @@ async def migrate(settings: Settings, language: Language) -> str:
     """Bring the database to today's schema; returns what was done, in a sentence."""
     if settings.database_url is None:
         raise SetupError("migrate_without_database")
+    from audiobot.storage.dsn import parse_dsn
+    from audiobot.storage.upgrading import upgrade
+
     dsn = parse_dsn(settings.database_url.get_secret_value())
     try:
         before, after = await asyncio.to_thread(upgrade, dsn)

@@ -45,7 +45,6 @@ from audiobot.sampling import Sampler
 from audiobot.settings import Settings, check_together, load_settings, unknown_names
 from audiobot.storage.adapter import StorageAdapter
 from audiobot.storage.directory import DataDirectory, DialogueIds, KeySet
-from audiobot.storage.dsn import Dsn, parse_dsn
 from audiobot.storage.journal import replace_file
 from audiobot.storage.modes import Switched
 from audiobot.telemetry import (
@@ -61,6 +60,7 @@ from audiobot.workers import run_workers
 
 if TYPE_CHECKING:
     from audiobot.answering.language_model import OpenAICompatibleModel
+    from audiobot.storage.dsn import Dsn
 
 log = get_logger(__name__)
 
@@ -189,6 +189,8 @@ def _read_dsn(settings: Settings) -> Dsn | None:
     """Where PostgreSQL is. A DATABASE_URL that cannot be read does not keep from serving."""
     if settings.database_url is None:
         return None
+    from audiobot.storage.dsn import parse_dsn  # noqa: PLC0415  # it brings PostgreSQL's driver
+
     try:
         dsn = parse_dsn(settings.database_url.get_secret_value())
     except SetupError as error:

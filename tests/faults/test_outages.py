@@ -183,6 +183,30 @@ async def test_g20_a_rating_carried_for_a_dialogue_unknown_here_stays_in_the_tot
         assert (await store.get_stats()).rated_interactions == before + 1 == 2
 
 
+async def test_g20_totals_that_were_read_while_a_commits_reply_was_lost_do_not_fall(
+    tmp_path: Path, cluster: Cluster, database: str, proxy: Proxy
+):
+    """Whoever asked just then was told of a rating whose effect nobody here knows."""
+    dsn = by_way_of(proxy, cluster, database)
+    _, unknown = await older_dialogues(tmp_path / "before", cluster.dsn(database), 2)
+    async with hybrid(tmp_path / "data", dsn) as store:
+        await store.get_stats()
+        await asyncio.sleep(1.5)  # house is kept, and not again for five seconds
+        proxy.drop_next_reply_to(r".*INSERT INTO voice_ratings.*")
+        proxy.delay(0.1)
+        rating = asyncio.create_task(store.update_rating(unknown, 5))
+        readers = []
+        while not rating.done():
+            readers.append(asyncio.create_task(store.get_stats()))
+            await asyncio.sleep(0.02)
+        assert rating.result().status == "pending"
+        told = max(stats.rated_interactions for stats in await asyncio.gather(*readers))
+        proxy.refuse()
+        proxy.cut()
+        await wait_for_mode(store, "fallback")
+        assert (await store.get_stats()).rated_interactions >= told
+
+
 async def test_g08_a_commit_whose_reply_is_dropped_is_there_once(
     tmp_path: Path, cluster: Cluster, database: str, proxy: Proxy
 ):

@@ -18,6 +18,8 @@ CHECKS: list[schemathesis.CheckFunction] = [
     checks.response_headers_conformance,
     checks.negative_data_rejection,
 ]
+PATIENCE = 60
+"""Seconds for one call: what is slow is measured elsewhere."""
 WITH_INPUT = [
     ("POST", "/api/voice/process"),
     ("POST", "/api/voice/feedback"),
@@ -79,6 +81,6 @@ def test_every_call_answers_as_the_openapi_document_says(
         suppress_health_check=list(HealthCheck),
     )
     def check(case: schemathesis.Case) -> None:
-        case.call_and_validate(base_url=shared.address, checks=CHECKS)
+        case.call_and_validate(base_url=shared.address, checks=CHECKS, timeout=PATIENCE)
 
     check()

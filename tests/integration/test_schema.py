@@ -19,7 +19,7 @@ from audiobot.storage import statements as sql
 from audiobot.storage import statements_teaching as teaching
 from audiobot.storage.dsn import parse_dsn
 from audiobot.storage.postgres import PostgresStore
-from audiobot.storage.schema import metadata
+from audiobot.storage.schema import REVISION, metadata
 from audiobot.storage.session import Session
 from audiobot.storage.upgrading import upgrade
 from tests.conftest import migrate
@@ -43,6 +43,10 @@ def drift(cluster: Cluster, database: str) -> list[Any]:
             connection, opts={"compare_type": True, "compare_server_default": True}
         )
         return compare_metadata(context, metadata)
+
+
+def test_todays_revision_is_the_newest_migration(cluster: Cluster, database: str):
+    assert cluster.execute("SELECT version_num FROM alembic_version", database) == [(REVISION,)]
 
 
 def test_g19_autogenerate_finds_no_drift(cluster: Cluster, database: str, empty_database: str):

@@ -32,7 +32,7 @@ def test_an_index_over_mostly_known_texts_finds_what_a_new_one_finds() -> None:
     before = NgramIndex(TEXTS)
     texts = [TEXTS[3], "а двор?", *TEXTS[:3], *TEXTS[4:]]
     after = NgramIndex(texts, before)
-    assert after._tfidf is before._tfidf
+    assert after.letters is before.letters
     row = after.row("как часто моют перила")
     found = after.likeness(row)
     assert found.argmax() == texts.index("как часто моют перила")
@@ -44,5 +44,5 @@ def test_an_index_over_mostly_known_texts_finds_what_a_new_one_finds() -> None:
 
 def test_an_index_over_other_texts_is_made_anew() -> None:
     before = NgramIndex(TEXTS)
-    assert NgramIndex(TEXTS[:3], before)._tfidf is not before._tfidf
-    assert NgramIndex([*TEXTS[:4], "а", "бб", "в г"], before)._tfidf is not before._tfidf
+    assert NgramIndex(TEXTS[:3], before).letters is not before.letters
+    assert NgramIndex([*TEXTS[:4], "а", "бб", "в г"], before).letters is not before.letters

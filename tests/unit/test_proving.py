@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import subprocess
-import sys
 from collections import Counter
 
 import numpy as np
@@ -186,11 +184,6 @@ def test_the_nearest_well_rated_question_answers_only_what_it_is_near_to(texts) 
     assert bot.nearest("где ваша контора") == COMPANY.intents[2].answer
     assert bot.nearest("цена за уборку") is None
     assert bot.nearest("окна чистить когда") is None
-
-
-def test_no_other_command_pays_for_the_pictures() -> None:
-    told = "import sys, audiobot.cli; sys.exit('matplotlib' in sys.modules)"
-    assert subprocess.run([sys.executable, "-c", told]).returncode == 0
 
 
 def course(seed: int, arm: str, end: float, sure: list[tuple[float, bool]]) -> Course:

@@ -18,10 +18,10 @@ import pytest
 from audiobot.domain import Stats, utc_now
 from audiobot.errors import SetupError
 from audiobot.storage.modes import TRANSITIONS, ModeState, Switched
+from audiobot.storage.schema import REVISION
 from audiobot.storage.switch import BATCH, Switch
 from audiobot.storage.tally import Tally
 from audiobot.storage.trouble import DatabaseTrouble
-from audiobot.storage.upgrading import head
 from tests.virtual_time import run
 
 
@@ -64,7 +64,7 @@ class ScriptedPostgres:
     async def revision(self) -> str:
         self.probes.append(now())
         await self._answer(self.read_seconds)
-        return head()
+        return REVISION
 
     async def beat(self, seconds: float | None = None) -> None:
         if seconds is None:

@@ -16,6 +16,7 @@ from collections import OrderedDict
 from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from datetime import datetime
+from functools import partial
 from typing import Final, NamedTuple, TypeVar
 from uuid import UUID
 
@@ -58,8 +59,11 @@ PASSAGES: Final = 4
 _REMEMBERED: Final = 1_000
 _NEAR_ANSWER: Final = 20
 """Rated dialogues near an answer's questions that its preview looks at."""
-_PREVIEWED: Final = 512
-"""Characters of an answer's questions that its preview takes up."""
+_PREVIEWED: Final = 16
+_PREVIEWED_CHARACTERS: Final = 512
+"""How many of an answer's questions its preview takes up, and of how many characters."""
+_AT_A_TIME: Final = 8
+"""Past questions that a preview looks at before it lets others through."""
 _LOW: Final = 2
 _VERSION: Final = "voices-2"
 _NOBODY: Final = UUID(int=0)
@@ -507,7 +511,7 @@ class KnowledgeAnswerer:
         asked = [(turn, await self._vector_of(turn)) for turn in past.values()]
         snapshot = await self._search(learner.experience.snapshot)
 
-        def look() -> list[PreviewedTurn]:
+        def make() -> Mind:
             made = make_ranker(
                 known,
                 vectors,
@@ -517,17 +521,24 @@ class KnowledgeAnswerer:
                 mind.encoder,
                 mind.ranker,
             )
-            then = Mind(mind.encoder, mind.encode, known, made, fitted(made, snapshot))
+            return Mind(mind.encoder, mind.encode, known, made, fitted(made, snapshot))
+
+        then = await self._fit(make)
+
+        def look(part: Sequence[tuple[Conversation, Matrix]]) -> list[PreviewedTurn]:
             return [
                 PreviewedTurn(
                     log_id=turn.log_id, question=turn.user_message, before=before, after=after
                 )
-                for turn, vector in asked
+                for turn, vector in part
                 if (after := self._says(then, learner, turn, vector)) == answer
                 and (before := self._says(mind, learner, turn, vector)) != answer
             ]
 
-        caught = await self._search(look)
+        caught: list[PreviewedTurn] = []
+        for start in range(0, len(asked), _AT_A_TIME):  # questions of people are let through
+            part = asked[start : start + _AT_A_TIME]
+            caught += await self._search(partial(look, part))
         return AnswerPreview(caught=tuple(caught), looked_at=len(asked), terse=terse)
 
     def _says(self, mind: Mind, learner: Learner, turn: Conversation, vector: Matrix) -> str | None:
@@ -550,8 +561,9 @@ def _group(turns: Sequence[Conversation]) -> QuestionGroup:
 
 def _first(wordings: Sequence[str]) -> tuple[str, ...]:
     """The first wordings, as many as are encoded while somebody waits."""
-    lengths = itertools.accumulate(len(question_key(wording)[1]) for wording in wordings)
-    return tuple(wordings[: max(1, sum(so_far <= _PREVIEWED for so_far in lengths))])
+    first = wordings[:_PREVIEWED]
+    lengths = itertools.accumulate(len(question_key(wording)[1]) for wording in first)
+    return tuple(first[: max(1, sum(so_far <= _PREVIEWED_CHARACTERS for so_far in lengths))])
 
 
 def _worth(group: QuestionGroup) -> int:

@@ -1,6 +1,6 @@
 """Questions that ask one thing, put together by their vectors: what an operator answers at once.
 
-Agglomerative clustering with average linkage (Sokal & Michener, 1958), from scikit-learn. The raw
+Agglomerative clustering with average linkage (Sokal & Michener, 1958), from SciPy. The raw
 vectors of an encoder all point one way, and apart from that first of all by how something is said
 (short, formal, misspelt). So likeness is the cosine after their mean is taken off, and the two main
 directions with it (all-but-the-top: Mu & Viswanath, 2018, arXiv:1702.01417).
@@ -70,10 +70,10 @@ def _cluster(rows: Matrix) -> list[int]:
     """A label for each row; equal labels are one group."""
     if len(rows) < 2:
         return [0] * len(rows)
-    # Imported here for the same reason as in NgramEncoder: a start must not wait for it.
-    from sklearn.cluster import AgglomerativeClustering  # noqa: PLC0415
+    # Imported here: a third of a second, which no start must wait for.
+    from scipy.cluster.hierarchy import fcluster, linkage  # noqa: PLC0415
+    from scipy.spatial.distance import squareform  # noqa: PLC0415
 
-    found = AgglomerativeClustering(
-        n_clusters=None, metric="precomputed", linkage="average", distance_threshold=1.0 - ALIKE
-    ).fit(np.clip(1.0 - rows @ rows.T, 0.0, 2.0))
-    return [int(label) for label in found.labels_]
+    apart = np.clip(1.0 - rows @ rows.T, 0.0, 2.0)
+    tree = linkage(squareform(apart, checks=False), "average")
+    return [int(label) for label in fcluster(tree, 1.0 - ALIKE, "distance")]

@@ -1,29 +1,41 @@
 """Likeness of letters: which texts share character n-grams with a question, typos or not.
 
-Tf-idf over groups of 2-4 letters within words (scikit-learn's ``char_wb``), found through
-postings, since a question has some sixty groups and the knowledge many thousands.
+Tf-idf (Salton and Buckley, 1988) with 1 + log counts over groups of 2-4 letters within words, found
+through postings, since a question has some sixty groups and the knowledge many thousands.
 """
 
 from __future__ import annotations
 
 import math
 from collections import Counter, OrderedDict
-from collections.abc import Iterable, Sequence
-from typing import Any, Final, NamedTuple
+from collections.abc import Iterable, Iterator, Sequence
+from typing import Final, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
 
 from audiobot.ports import Matrix
 
+_SIZES: Final = (2, 3, 4)
 _ROWS_KEPT: Final = 1_000
 _MOSTLY: Final = 0.8
+
+
+def letter_groups(text: str) -> Iterator[str]:
+    """The groups of 2-4 letters of each word, blanks around it; all of a shorter word is one."""
+    for word in text.lower().split():
+        letters = f" {word} "
+        for size in _SIZES:
+            for start in range(max(1, len(letters) - size + 1)):
+                yield letters[start : start + size]
+            if size >= len(letters):
+                break
 
 
 class Row(NamedTuple):
     """A text's n-grams as feature numbers and their weights, of length 1."""
 
-    features: NDArray[np.int64]
+    features: NDArray[np.int32]
     weights: Matrix
 
     def likeness(self, other: Row) -> float:
@@ -31,6 +43,37 @@ class Row(NamedTuple):
         mine = dict(zip(self.features.tolist(), self.weights.tolist(), strict=True))
         pairs = zip(other.features.tolist(), other.weights.tolist(), strict=True)
         return float(sum(mine.get(feature, 0.0) * weight for feature, weight in pairs))
+
+
+class Letters:
+    """Which groups there are and how rare: smoothed inverse document frequencies of ``texts``."""
+
+    def __init__(self, texts: Sequence[str]) -> None:
+        self.texts = len(texts)
+        held = Counter(group for text in texts for group in set(letter_groups(text)))
+        self.numbers = {group: number for number, group in enumerate(held)}
+        texts_with = np.fromiter(held.values(), np.float32, len(held))
+        self.rarity: Matrix = np.log((1.0 + len(texts)) / (1.0 + texts_with)) + 1.0
+        self.rarest = float(self.rarity.max(initial=1.0))
+
+    def row(self, text: str) -> Row:
+        """A text's groups, but those that no text has."""
+        numbers = self.numbers
+        counts = Counter(numbers[group] for group in letter_groups(text) if group in numbers)
+        features = np.fromiter(counts.keys(), np.int32, len(counts))
+        weights = 1.0 + np.log(np.fromiter(counts.values(), np.float32, len(counts)))
+        weights *= self.rarity[features]
+        length = float(np.linalg.norm(weights))
+        return Row(features, (weights / (length or 1.0)).astype(np.float32))
+
+    def weighed(self, text: str) -> dict[str, float]:
+        """A text's groups with their weights; one that no text has weighs the most."""
+        numbers, rarity = self.numbers, self.rarity
+        return {
+            group: (1.0 + math.log(count))
+            * (float(rarity[numbers[group]]) if group in numbers else self.rarest)
+            for group, count in Counter(letter_groups(text)).items()
+        }
 
 
 class NgramIndex:
@@ -41,56 +84,51 @@ class NgramIndex:
     """
 
     def __init__(self, texts: Sequence[str], before: NgramIndex | None = None) -> None:
-        self._texts = len(texts)
-        rows: Any = before.rows_of(texts) if before is not None else None
+        rows = before._rows_of(texts) if before is not None else None  # noqa: SLF001  # of its kind
         if before is not None and rows is not None:
-            self._tfidf: Any = before._tfidf  # noqa: SLF001  # of its own kind
-            self._fitted_on: int = before._fitted_on  # noqa: SLF001
+            self.letters: Letters = before.letters
         else:
-            # Imported here: a start must not wait two seconds for it.
-            from sklearn.feature_extraction.text import TfidfVectorizer  # noqa: PLC0415
-
-            self._tfidf = TfidfVectorizer(
-                analyzer="char_wb", ngram_range=(2, 4), sublinear_tf=True, dtype=np.float32
-            )
-            rows = self._tfidf.fit_transform(texts)
-            self._fitted_on = len(texts)
+            self.letters = Letters(texts)
+            rows = [self.letters.row(text) for text in texts]
+        self._texts = len(texts)
         self._places = {text: place for place, text in enumerate(texts)}
-        by_feature = rows.T.tocsr()
-        self._starts: NDArray[np.int32] = by_feature.indptr
-        self._holders: NDArray[np.int32] = by_feature.indices
-        self._weights: Matrix = by_feature.data
-        self._analyse = self._tfidf.build_analyzer()
+        features = np.concatenate([np.empty(0, np.int32), *(row.features for row in rows)])
+        weights = np.concatenate([np.empty(0, np.float32), *(row.weights for row in rows)])
+        order = np.argsort(features, kind="stable")
+        lengths = [len(row.features) for row in rows]
+        self._holders = np.repeat(np.arange(len(rows), dtype=np.int32), lengths)[order]
+        self._weights = weights[order]
+        self._starts = np.searchsorted(features[order], np.arange(len(self.letters.numbers) + 1))
         self._rows: OrderedDict[str, Row] = OrderedDict()
 
-    def rows_of(self, texts: Sequence[str]) -> Any:
-        """The sparse rows of ``texts`` where nearly all were fitted on, else None."""
-        from scipy.sparse import csr_matrix, vstack  # noqa: PLC0415  # here already, with scikit-learn
-
-        new = [text for text in dict.fromkeys(texts) if text not in self._places]
-        known = len(texts) - len(new)
-        if not texts or known < _MOSTLY * max(len(texts), self._fitted_on):
+    def _rows_of(self, texts: Sequence[str]) -> list[Row] | None:
+        """The rows of ``texts`` where nearly all were looked at before, else None."""
+        known = sum(text in self._places for text in texts)
+        if not texts or known < _MOSTLY * max(len(texts), self.letters.texts):
             return None
-        shape = len(self._starts) - 1, self._texts
-        rows = csr_matrix((self._weights, self._holders, self._starts), shape=shape).T.tocsr()
-        if new:
-            rows = vstack([rows, self._tfidf.transform(new)]).tocsr()
-        places = self._places | {text: self._texts + i for i, text in enumerate(new)}
-        return rows[[places[text] for text in texts]]
+        order = np.argsort(self._holders, kind="stable")
+        features = np.repeat(
+            np.arange(len(self._starts) - 1, dtype=np.int32), np.diff(self._starts)
+        )[order]
+        weights = self._weights[order]
+        ends = np.searchsorted(self._holders[order], np.arange(self._texts + 1))
+        new: dict[str, Row] = {}
+        rows = []
+        for text in texts:
+            place = self._places.get(text)
+            if place is None:
+                rows.append(new[text] if text in new else new.setdefault(text, self.row(text)))
+            else:
+                own = slice(ends[place], ends[place + 1])
+                rows.append(Row(features[own], weights[own]))
+        return rows
 
     def row(self, text: str) -> Row:
-        """A text's n-grams: what ``TfidfVectorizer.transform`` gives, at a sixth of its cost."""
+        """A text's n-grams, as far as the index knows them."""
         found = self._rows.get(text)
         if found is not None:
             return found
-        vocabulary = self._tfidf.vocabulary_
-        counts = Counter(vocabulary[g] for g in self._analyse(text) if g in vocabulary)
-        features = np.fromiter(counts.keys(), dtype=np.int64, count=len(counts))
-        weights = 1.0 + np.log(np.fromiter(counts.values(), dtype=np.float32, count=len(counts)))
-        weights *= self._tfidf.idf_[features]
-        length = float(np.linalg.norm(weights))
-        row = Row(features, (weights / (length or 1.0)).astype(np.float32))
-        self._rows[text] = row
+        row = self._rows[text] = self.letters.row(text)
         while len(self._rows) > _ROWS_KEPT:
             self._rows.popitem(last=False)
         return row
@@ -111,18 +149,9 @@ class NgramIndex:
         Unlike ``likeness`` it counts what no text has ever had: of "foo bar baz" that is nearly
         all.
         """
-        asked = self._weighed(question)
-        return max((_cosine(asked, self._weighed(wording)) for wording in wordings), default=0.0)
-
-    def _weighed(self, text: str) -> dict[str, float]:
-        """A text's n-grams with their weights; one that no text has weighs the most."""
-        vocabulary, idf = self._tfidf.vocabulary_, self._tfidf.idf_
-        rarest = float(idf.max())
-        return {
-            gram: (1.0 + math.log(count))
-            * (float(idf[vocabulary[gram]]) if gram in vocabulary else rarest)
-            for gram, count in Counter(self._analyse(text)).items()
-        }
+        weighed = self.letters.weighed
+        asked = weighed(question)
+        return max((_cosine(asked, weighed(wording)) for wording in wordings), default=0.0)
 
 
 def _cosine(one: dict[str, float], other: dict[str, float]) -> float:

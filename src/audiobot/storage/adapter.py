@@ -14,7 +14,7 @@ from collections import OrderedDict
 from collections.abc import AsyncIterator, Callable, Iterable, Sequence
 from functools import partial
 from pathlib import Path
-from typing import Final
+from typing import TYPE_CHECKING, Final
 from uuid import UUID, uuid4
 
 import msgspec
@@ -57,8 +57,7 @@ from audiobot.errors import (
 )
 from audiobot.ports import NO_METER, ChangeMark, Changes, Meter, Reply
 from audiobot.storage.directory import DataDirectory, DialogueIds, KeySet
-from audiobot.storage.dsn import Dsn
-from audiobot.storage.homes import Homes
+from audiobot.storage.homes import READ_SECONDS, WRITE_SECONDS, Homes
 from audiobot.storage.journal import replace_file
 from audiobot.storage.local import LocalStore
 from audiobot.storage.memory import MAX_BYTES, MAX_CONVERSATIONS, SafeInMemoryStorage
@@ -77,13 +76,16 @@ from audiobot.storage.operations import (
     key_of,
     with_rating,
 )
-from audiobot.storage.postgres import READ_SECONDS, WRITE_SECONDS, PostgresStore
 from audiobot.storage.rated import RatedDialogues, with_rating_of
 from audiobot.storage.replay import adopt, count_refused
-from audiobot.storage.switch import Switch
 from audiobot.storage.tally import Tally, effect_of
 from audiobot.storage.teaching import Teaching
 from audiobot.storage.trouble import DatabaseTrouble, DataRefused
+
+if TYPE_CHECKING:
+    from audiobot.storage.dsn import Dsn
+    from audiobot.storage.postgres import PostgresStore
+    from audiobot.storage.switch import Switch
 
 _MAX_RATER: Final = 64
 _MAX_NAME: Final = 200
@@ -208,6 +210,10 @@ class StorageAdapter:
         await self._local.start()
         if self._dsn is None:
             return
+        # Imported here: whoever has no PostgreSQL does not wait for its drivers at every start.
+        from audiobot.storage.postgres import PostgresStore  # noqa: PLC0415
+        from audiobot.storage.switch import Switch  # noqa: PLC0415
+
         write, read = self._seconds
         self._postgres = PostgresStore(
             self._dsn, self._stored, write_seconds=write, read_seconds=read, meter=self._meter
@@ -721,6 +727,11 @@ class StorageAdapter:
         """True while the journal may hold what PostgreSQL does not."""
         return self._home is None or self._local.backlog > 0
 
+    @property
+    def _alone(self) -> bool:
+        """True while PostgreSQL's totals hold nothing that the tally would not know later."""
+        return not (self._overlaid or self._tally.stale or self._tally.doubtful)
+
     async def get_stats(self) -> Stats:
         """Totals; see the port."""
         if not self._hybrid:
@@ -728,8 +739,10 @@ class StorageAdapter:
         home = self._home
         if home is not None:
             try:
-                if not self._overlaid and not self._tally.stale:
-                    return (await home.stats())[0]
+                if self._alone:
+                    stats, _ = await home.stats()
+                    if self._alone:
+                        return stats
                 async with home.pause, self._tally.lock:
                     stats, present = await self._counted(home)
                     # What is told now is the least that the next outage may tell.

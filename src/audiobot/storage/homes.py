@@ -3,16 +3,35 @@
 from __future__ import annotations
 
 from collections.abc import Awaitable, Callable
-from typing import NamedTuple, TypeVar
+from typing import TYPE_CHECKING, Final, NamedTuple, TypeVar
 from uuid import UUID
 
 from audiobot.domain import Conversation
 from audiobot.errors import StorageUnavailable
+from audiobot.storage.index_teaching import Verdict
 from audiobot.storage.local import LocalStore
-from audiobot.storage.postgres import PostgresStore
 from audiobot.storage.trouble import DatabaseTrouble
 
+if TYPE_CHECKING:
+    from audiobot.storage.postgres import PostgresStore
+
 _T = TypeVar("_T")
+
+WRITE_SECONDS: Final = 1.5
+"""The operation deadline: what a live turn or rating may ask of PostgreSQL altogether."""
+READ_SECONDS: Final = 3.0
+
+
+class Ahead(NamedTuple):
+    """What a journal knows better than PostgreSQL, for reading what waits for an operator.
+
+    ``overruled`` are corrections that PostgreSQL has otherwise, ``settled`` the turns of those
+    that the journal has in force, each with the version.
+    """
+
+    verdicts: tuple[Verdict, ...] = ()
+    overruled: tuple[UUID, ...] = ()
+    settled: tuple[tuple[UUID, int], ...] = ()
 
 
 class Homes(NamedTuple):

@@ -36,9 +36,9 @@ from audiobot.domain import (
 )
 from audiobot.errors import IdempotencyMismatch, InvalidValue
 from audiobot.ports import NO_METER, ChangeMark, Meter
+from audiobot.storage import driver
 from audiobot.storage import statements as sql
 from audiobot.storage import statements_teaching as teaching
-from audiobot.storage import trouble
 from audiobot.storage.batch import (
     LOCK_SPACE,
     Batch,
@@ -53,6 +53,7 @@ from audiobot.storage.batch import (
 )
 from audiobot.storage.batching import GroupCommit
 from audiobot.storage.dsn import Dsn
+from audiobot.storage.homes import READ_SECONDS, WRITE_SECONDS, Ahead
 from audiobot.storage.index_teaching import Verdict
 from audiobot.storage.operations import (
     AddConversation,
@@ -66,9 +67,6 @@ from audiobot.storage.trouble import DatabaseTrouble, DataRefused
 
 _T = TypeVar("_T")
 
-WRITE_SECONDS: Final = 1.5
-"""The operation deadline: what a live turn or rating may ask of PostgreSQL altogether."""
-READ_SECONDS: Final = 3.0
 _BEAT_SECONDS: Final = 1.0
 _POOL: Final = 5
 _BATCH: Final = 256
@@ -84,24 +82,13 @@ NO_VERSION: Final[Version] = (0, b"")
 _FIRST: Final = (datetime(1, 1, 1, tzinfo=UTC), UUID(int=0))
 
 
-class Ahead(msgspec.Struct, frozen=True):
-    """What a journal knows better than PostgreSQL, for reading what waits for an operator.
-
-    ``overruled`` are corrections that PostgreSQL has otherwise, ``settled`` the turns of those
-    that the journal has in force, each with the version.
-    """
-
-    verdicts: tuple[Verdict, ...] = ()
-    overruled: tuple[UUID, ...] = ()
-    settled: tuple[tuple[UUID, int], ...] = ()
-
-    def values(self) -> dict[str, str]:
-        """As the statements take it."""
-        return {
-            "verdicts": as_json([verdict._asdict() for verdict in self.verdicts]),
-            "overruled": as_json(self.overruled),
-            "settled": as_json([{"log_id": i, "version": v} for i, v in self.settled]),
-        }
+def _values_of(ahead: Ahead) -> dict[str, str]:
+    """What the journal knows better, as the statements take it."""
+    return {
+        "verdicts": as_json([verdict._asdict() for verdict in ahead.verdicts]),
+        "overruled": as_json(ahead.overruled),
+        "settled": as_json([{"log_id": i, "version": v} for i, v in ahead.settled]),
+    }
 
 
 class PostgresStore:
@@ -253,10 +240,10 @@ class PostgresStore:
         except (msgspec.MsgspecError, InvalidValue, IdempotencyMismatch):
             raise
         except Exception as error:
-            trouble.let_go(error)
-            found = trouble.of(error)
+            driver.let_go(error)
+            found = driver.of(error)
             if isinstance(found, DatabaseTrouble) and found.reason == "lost" and not held:
-                found = await trouble.why_refused(self.dsn.parameters, min(1.0, seconds))
+                found = await driver.why_refused(self.dsn.parameters, min(1.0, seconds))
             raise found from error
 
     async def _undo(
@@ -289,7 +276,7 @@ class PostgresStore:
     def _gone(self, task: asyncio.Task[Any]) -> None:
         self._abandoned.discard(task)
         if not task.cancelled() and (error := task.exception()) is not None:
-            trouble.let_go(error)  # told to nobody: its caller has gone to the journal
+            driver.let_go(error)  # told to nobody: its caller has gone to the journal
 
     # -- writing ---------------------------------------------------------------------------
 
@@ -376,7 +363,7 @@ class PostgresStore:
         try:
             return await once()
         except DatabaseTrouble as met:
-            if met.state not in trouble.RETRIED:
+            if met.state not in driver.RETRIED:
                 raise
             return await once()
 
@@ -495,12 +482,12 @@ class PostgresStore:
 
     async def inbox(self, most: int, ahead: Ahead) -> list[Conversation]:
         """Turns that wait for an operator, newest first."""
-        rows = await self._read(teaching.INBOX, {"most": most, **ahead.values()})
+        rows = await self._read(teaching.INBOX, {"most": most, **_values_of(ahead)})
         return [conversation_of(row) for row in rows]
 
     async def suggestions(self, most: int, ahead: Ahead) -> list[RateConversation]:
         """Ratings whose suggestion waits for an operator, newest first."""
-        rows = await self._read(teaching.SUGGESTIONS, {"most": most, **ahead.values()})
+        rows = await self._read(teaching.SUGGESTIONS, {"most": most, **_values_of(ahead)})
         return [
             RateConversation(
                 op_id=row.op_id,
@@ -560,12 +547,9 @@ class PostgresStore:
 
     async def revision(self) -> str | None:
         """The schema's revision, None for a database without one."""
-        try:
-            rows = await self._read(sql.REVISION, {})
-        except DatabaseTrouble as trouble_met:
-            if trouble_met.state == "42P01":
-                return None
-            raise
+        if not (await self._read(sql.HAS_REVISION, {}))[0][0]:
+            return None
+        rows = await self._read(sql.REVISION, {})
         return str(rows[0][0]) if rows else None
 
     async def exchange_keys(self, keys: Iterable[bytes]) -> list[bytes]:

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 from collections.abc import AsyncIterator
 from datetime import datetime
-from typing import Final
+from typing import TYPE_CHECKING, Final
 from uuid import UUID
 
 import msgspec
@@ -18,8 +18,10 @@ from audiobot.domain import Conversation
 from audiobot.storage.homes import Homes
 from audiobot.storage.memory import SafeInMemoryStorage
 from audiobot.storage.operations import with_rating
-from audiobot.storage.postgres import PostgresStore
 from audiobot.storage.trouble import DatabaseTrouble
+
+if TYPE_CHECKING:
+    from audiobot.storage.postgres import PostgresStore
 
 _PAGE: Final = 64
 

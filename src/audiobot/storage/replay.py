@@ -7,7 +7,7 @@ import contextlib
 import os
 from collections.abc import Callable, Iterator
 from pathlib import Path
-from typing import Final
+from typing import TYPE_CHECKING, Final
 
 import msgspec
 
@@ -15,8 +15,10 @@ from audiobot.storage.directory import lock_slot
 from audiobot.storage.frames import HEADER
 from audiobot.storage.journal import Entry, Journal, replace_file
 from audiobot.storage.operations import Operation, decode, encode
-from audiobot.storage.postgres import PostgresStore
 from audiobot.storage.trouble import DataRefused
+
+if TYPE_CHECKING:
+    from audiobot.storage.postgres import PostgresStore
 
 _BATCH: Final = 200
 

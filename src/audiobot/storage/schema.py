@@ -34,6 +34,8 @@ from sqlalchemy import (
 )
 from sqlalchemy.dialects.postgresql import JSONB
 
+REVISION: Final = "teaching_003"
+"""The newest migration, which this version of AudioBot works with."""
 OLDEST_SERVER: Final = 14
 """The oldest major version of PostgreSQL that this is made for; older ones are out of support."""
 

@@ -230,6 +230,7 @@ BEAT: Final = text(
 reads, a table that was dropped, altered or locked, a right that was revoked, each shows here
 within a second."""
 
+HAS_REVISION: Final = text("SELECT to_regclass('alembic_version') IS NOT NULL")
 REVISION: Final = text("SELECT version_num FROM alembic_version")
 
 EXCHANGE_KEYS: Final = text(

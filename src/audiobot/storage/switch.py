@@ -13,19 +13,21 @@ import contextvars
 import random
 import threading
 from collections.abc import Awaitable, Callable
-from typing import Final, TypeVar
+from typing import TYPE_CHECKING, Final, TypeVar
 
 from audiobot.errors import SetupError
 from audiobot.ports import NO_METER, Meter
 from audiobot.storage.circuit import AT_ONCE, Circuit
+from audiobot.storage.driver import of as trouble_of
 from audiobot.storage.local import LocalStore
 from audiobot.storage.modes import ModeState
-from audiobot.storage.postgres import PostgresStore
 from audiobot.storage.replay import replay
+from audiobot.storage.schema import REVISION
 from audiobot.storage.tally import Tally
 from audiobot.storage.trouble import DatabaseTrouble, Reason
-from audiobot.storage.trouble import of as trouble_of
-from audiobot.storage.upgrading import head, upgrade
+
+if TYPE_CHECKING:
+    from audiobot.storage.postgres import PostgresStore
 
 _T = TypeVar("_T")
 
@@ -199,8 +201,8 @@ class Switch:
     async def _reach(self) -> Reason | None:
         """The whole way in; None when PostgreSQL can be written as it is meant to be."""
         try:
-            if await self._postgres.revision() != head():
-                await in_daemon_thread(lambda: upgrade(self._postgres.dsn))
+            if await self._postgres.revision() != REVISION:
+                await in_daemon_thread(self._upgrade)
             await self._postgres.beat(self._postgres.read_seconds)
             await self._prepare()
         except SetupError as error:
@@ -214,6 +216,11 @@ class Switch:
             return found.reason if isinstance(found, DatabaseTrouble) else "schema"
         self.database_ok = self.sure = True
         return None
+
+    def _upgrade(self) -> None:
+        from audiobot.storage.upgrading import upgrade  # noqa: PLC0415  # seldom, and not small
+
+        upgrade(self._postgres.dsn)
 
     # -- replay ------------------------------------------------------------------------------
 

@@ -22,10 +22,9 @@ from audiobot.domain import (
 )
 from audiobot.errors import StorageUnavailable, UnknownDialogue
 from audiobot.quarantine import is_quarantined
-from audiobot.storage.homes import Homes
+from audiobot.storage.homes import Ahead, Homes
 from audiobot.storage.index_teaching import Verdict
 from audiobot.storage.operations import RateConversation
-from audiobot.storage.postgres import Ahead, PostgresStore
 
 SESSION_TURNS: Final = 200
 """How far back the questions of a session are looked at."""
@@ -69,7 +68,7 @@ class Teaching:
         """Each correction as it is now, and those that the journal alone has so."""
         local = newest(await self._local.corrections()) if self._homes.overlaid() else {}
         # None is ever removed, so what is known already stays right.
-        self.learned(await self._homes.in_home(PostgresStore.corrections))
+        self.learned(await self._homes.in_home(lambda home: home.corrections()))
         every = newest([*self.remembered.values(), *local.values()])
         return every, {i: c for i, c in local.items() if every[i] is c}
 

@@ -68,13 +68,6 @@ def _config(connection: Connection | None = None) -> Config:
     return config
 
 
-def head() -> str:
-    """The newest revision, which this version of AudioBot works with."""
-    revision = ScriptDirectory.from_config(_config()).get_current_head()
-    assert revision is not None
-    return revision
-
-
 def upgrade(dsn: Dsn, revision: str = "head") -> tuple[str | None, str | None]:
     """Bring the database up to ``revision``; returns the revisions before and after.
 
