@@ -8,7 +8,7 @@ import sys
 import pytest
 
 pytestmark = pytest.mark.unit
-HEAVY = ("sqlalchemy", "alembic", "psycopg", "scipy", "matplotlib", "openai", "opentelemetry")
+HEAVY = ("sqlalchemy", "alembic", "psycopg", "scipy", "matplotlib", "openai")
 
 
 @pytest.mark.parametrize(

@@ -64,6 +64,8 @@ _PREVIEWED_CHARACTERS: Final = 512
 """How many of an answer's questions its preview takes up, and of how many characters."""
 _AT_A_TIME: Final = 8
 """Past questions that a preview looks at before it lets others through."""
+_SOON_SECONDS: Final = 0.5
+"""So long a start waits for the encoder before it makes do without."""
 _LOW: Final = 2
 _VERSION: Final = "voices-2"
 _NOBODY: Final = UUID(int=0)
@@ -167,14 +169,33 @@ class KnowledgeAnswerer:
     # -- life ------------------------------------------------------------------------------
 
     async def start(self, progress: Callable[[int, int], None] = lambda done, total: None) -> None:
-        """Answer by n-grams first; then load the encoder, the knowledge, the dialogues."""
+        """Load the encoder, the knowledge, the dialogues; meanwhile answer by n-grams.
+
+        Where the encoder is soon there and the knowledge's vectors are kept, nobody needs them.
+        """
+        loading = asyncio.create_task(self._embedding.start(), name="load the encoder")
         try:
-            await self._start_ngrams()
+            await asyncio.wait({loading}, timeout=_SOON_SECONDS)
+            await self._read_knowledge()
+            known = await self._known()
+            if not loading.done() or not self._embedding.at_hand(keys_of(known)):
+                await self._start_ngrams(known)
+                self._first_mind.set()
+            await loading
+            learner = await self._start_learner()
+            async with self._refreshing:
+                await self._read_knowledge()
+                await self._make_mind(await self._known(), progress)
         finally:
+            loading.cancel()
             self._first_mind.set()
-        await self._embedding.start()
+        await learner.load()
+        await self._refit()
+
+    async def _start_learner(self) -> Learner:
+        """One that has learned nothing yet; from here on nothing that changes is missed."""
         self._whitening = await self._search(lambda: load_whitening(self._embedding.name))
-        learner = Learner(
+        self._learner = Learner(
             self._store,
             Experience(self._embedding.dimension),
             self._search,
@@ -182,17 +203,10 @@ class KnowledgeAnswerer:
             self._refit,
             self._min_rating,
         )
-        self._learner = learner  # from here on nothing that changes is missed
-        async with self._refreshing:
-            await self._read_knowledge()
-            await self._make_mind(await self._known(), progress)
-        await learner.load()
-        await self._refit()
+        return self._learner
 
-    async def _start_ngrams(self) -> None:
-        ngrams = await self._search(NgramEncoder)
-        await self._read_knowledge()
-        known = await self._known()
+    async def _start_ngrams(self, known: Known) -> None:
+        ngrams = NgramEncoder()
 
         async def encode(text: str) -> Matrix:
             return np.asarray((await self._search(lambda: ngrams.query([text])))[0])

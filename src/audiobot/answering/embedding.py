@@ -238,6 +238,10 @@ class EmbeddingService:
         encode = self._encoder.query if side == "query" else self._encoder.passage
         return encode(texts)
 
+    def at_hand(self, texts: Iterable[tuple[Side, str]]) -> bool:
+        """True when the vectors of all ``texts`` are kept."""
+        return all(text_key(side, text) in self._kept for side, text in texts)
+
     async def keep(
         self,
         texts: Iterable[tuple[Side, str]],
