@@ -6,6 +6,7 @@ asynchronous tests of other folders need that.
 
 from __future__ import annotations
 
+import time
 import uuid
 from collections.abc import Iterator
 
@@ -74,7 +75,10 @@ def question(empty_server: Server) -> str:
     for given in client.get("/api/learning/corrections").json()["corrections"]:
         path = f"/api/learning/corrections/{given['correction_id']}"
         client.delete(path).raise_for_status()
-    # What is withdrawn waits again.
+    # It is taken up in the background, and what is withdrawn waits again.
+    deadline = time.monotonic() + 30
+    while empty_server.ask("Вывезете ли вы самокат из подъезда?")["outcome"] != "handed_over":
+        assert time.monotonic() < deadline
     turns = client.get("/api/learning/inbox", params={"limit": 500}).json()["turns"]
     if left := [turn["log_id"] for turn in turns]:
         client.post("/api/learning/inbox/dismiss", json={"log_ids": left}).raise_for_status()

@@ -72,7 +72,10 @@ def question(desk: Server) -> str:
     for name in answers(desk):
         path = f"/api/learning/corrections/{name}"
         assert desk.client.delete(path, headers=BEARER).status_code == 200
-    # What is withdrawn waits again.
+    # It is taken up in the background, and what is withdrawn waits again.
+    deadline = time.monotonic() + 30
+    while desk.ask("Уберёте ли вы самокат из подъезда?")["outcome"] != "handed_over":
+        assert time.monotonic() < deadline
     if left := list(waiting(desk)):
         body = {"log_ids": left}
         path = "/api/learning/inbox/dismiss"

@@ -73,7 +73,7 @@ def test_every_call_answers_as_the_openapi_document_says(
 
     @given(case=operation.as_strategy(generation_mode=mode))
     @settings(
-        max_examples=50,
+        max_examples=30,
         deadline=None,
         derandomize=True,
         database=None,

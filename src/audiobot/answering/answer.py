@@ -24,7 +24,7 @@ import msgspec
 import numpy as np
 
 from audiobot.answering.corrections import Known, is_terse, lay_over
-from audiobot.answering.deciding import Verdict, decide
+from audiobot.answering.deciding import PINNED, Verdict, decide
 from audiobot.answering.embedding import EmbeddingService, NgramEncoder, as_embedding, as_vector
 from audiobot.answering.evaluating import HeldOut, held_out
 from audiobot.answering.experience import Experience
@@ -62,6 +62,8 @@ _NEAR_ANSWER: Final = 20
 _PREVIEWED: Final = 16
 _PREVIEWED_CHARACTERS: Final = 512
 """How many of an answer's questions its preview takes up, and of how many characters."""
+_LIKELY: Final = 64
+"""Of all past questions so many, the nearest to the answer's, may be caught by it."""
 _AT_A_TIME: Final = 8
 """Past questions that a preview looks at before it lets others through."""
 _SOON_SECONDS: Final = 0.5
@@ -242,7 +244,7 @@ class KnowledgeAnswerer:
             return
         known = await self._known()
         mind = self._mind
-        if mind is not None and mind.ranker is not None:
+        if mind is not None:
             # Who asks in a corrected wording waits for no vectors and no index.
             self._mind = mind._replace(known=known, version=mind.version + 1)
         async with self._refreshing:
@@ -335,7 +337,7 @@ class KnowledgeAnswerer:
             return Reply(text=talk, model_used="small_talk", language=language)
         await self._first_mind.wait()
         mind = self._mind
-        if mind is None or mind.ranker is None:
+        if mind is None or (mind.ranker is None and mind.pinned(question, language) is None):
             return self._hand_over(language, None, None)
         asked = without_greeting(question)
         # Chosen together with the encoder: a vector of one must never meet the other's graph.
@@ -383,11 +385,12 @@ class KnowledgeAnswerer:
         vector: Matrix,
         language: Language,
     ) -> _Judged:
-        ranker = mind.ranker
-        assert ranker is not None
+        ranker, item = mind.ranker, mind.pinned(question, language)
+        if ranker is None:
+            assert item is not None, "nothing is known"
+            return _Judged(pinned(Ranking([], ()), item), Verdict("answered", PINNED))
         believed = experience.believed(ranker, vector) if experience is not None else {}
         ranking = ranker.rank(asked, vector, language, believed, mind.head)
-        item = mind.known.pinned(question, language) or mind.known.pinned(asked, language)
         if item is not None:
             ranking = pinned(ranking, item)
         return _Judged(ranking, decide(ranker, asked, ranking, language, self._error_rate))
@@ -523,6 +526,11 @@ class KnowledgeAnswerer:
             for near in await learner.similar(vectors[key], _NEAR_ANSWER):
                 past.setdefault(near.conversation.log_id, near.conversation)
         asked = [(turn, await self._vector_of(turn)) for turn in past.values()]
+
+        def nearness(one: tuple[Conversation, Matrix]) -> float:
+            return max((float(vectors[key] @ one[1]) for key in keys), default=0.0)
+
+        likely = sorted(asked, key=nearness)[-_LIKELY:]
         snapshot = await self._search(learner.experience.snapshot)
 
         def make() -> Mind:
@@ -550,8 +558,8 @@ class KnowledgeAnswerer:
             ]
 
         caught: list[PreviewedTurn] = []
-        for start in range(0, len(asked), _AT_A_TIME):  # questions of people are let through
-            part = asked[start : start + _AT_A_TIME]
+        for start in range(0, len(likely), _AT_A_TIME):  # questions of people are let through
+            part = likely[start : start + _AT_A_TIME]
             caught += await self._search(partial(look, part))
         return AnswerPreview(caught=tuple(caught), looked_at=len(asked), terse=terse)
 

@@ -13,9 +13,10 @@ from audiobot.answering.corrections import Known
 from audiobot.answering.embedding import Side
 from audiobot.answering.experience import Snapshot
 from audiobot.answering.ranking import Ranker, Vectors, as_rows
+from audiobot.answering.small_talk import without_greeting
 from audiobot.answering.weights import Weights, load_background
 from audiobot.answering.whitening import Whitening
-from audiobot.domain import KnowledgeItem
+from audiobot.domain import KnowledgeItem, Language
 from audiobot.ports import Matrix
 
 Key = tuple[Side, str]
@@ -28,7 +29,8 @@ ANSWER_CHARACTERS: Final = 2_400
 class Mind(NamedTuple):
     """What is known, the encoder of its vectors and how to ask it, the ranker and its head.
 
-    ``ranker`` is None when nothing is known. ``version`` grows with every change.
+    ``ranker`` is None when nothing is known, or nothing but what was corrected just now.
+    ``version`` grows with every change.
     """
 
     encoder: str
@@ -37,6 +39,11 @@ class Mind(NamedTuple):
     ranker: Ranker | None = None
     head: Matrix | None = None
     version: int = 0
+
+    def pinned(self, question: str, language: Language) -> KnowledgeItem | None:
+        """The item that answers this very question, greeting or not."""
+        found = self.known.pinned(question, language)
+        return found or self.known.pinned(without_greeting(question), language)
 
 
 def question_key(question: str) -> Key:

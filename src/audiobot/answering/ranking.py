@@ -255,7 +255,8 @@ def pinned(ranking: Ranking, item: KnowledgeItem) -> Ranking:
     """``ranking`` with ``item`` first, for that is the answer to this very question."""
     others = [ranked for ranked in ranking.ranked if ranked.item.item_id != item.item_id]
     found = [r._replace(item=item) for r in ranking.ranked if r.item.item_id == item.item_id]
-    best = found[0] if found else Ranked(item, ranking.ranked[0].score, _NOBODY)
+    score = ranking.ranked[0].score if ranking.ranked else 0.0
+    best = found[0] if found else Ranked(item, score, _NOBODY)
     return Ranking([best, *others][:TOP], ranking.features, is_pinned=True)
 
 
