@@ -97,8 +97,7 @@ class ConversationService:
         self._languages: OrderedDict[str, Language] = OrderedDict()
         self._rated: dict[UUID, None] = {}
         self._learning: asyncio.Task[None] | None = None
-        self._taught = False
-        self._taking_up: asyncio.Task[None] | None = None
+        self._taking_up: set[asyncio.Task[None]] = set()
 
     async def process(
         self,
@@ -284,27 +283,24 @@ class ConversationService:
 
     async def _take_up(self) -> None:
         """Let the corrections count; wait for it, but not for long."""
-        self._taught = True
-        if self._taking_up is None or self._taking_up.done():
-            self._taking_up = asyncio.create_task(self._refresh(), name="take up")
-        await asyncio.wait([self._taking_up], timeout=_TAKEN_UP_SECONDS)
+        task = asyncio.create_task(self._refresh(), name="take up")
+        self._taking_up.add(task)
+        task.add_done_callback(self._taking_up.discard)
+        await asyncio.wait([task], timeout=_TAKEN_UP_SECONDS)
 
     async def _refresh(self) -> None:
-        """What comes in meanwhile is taken up together; what could not be read is read again."""
-        attempts = 0
-        while self._taught and attempts < _ATTEMPTS:
-            self._taught = False
+        """Have the corrections taken up; what could not be read is read again."""
+        for _ in range(_ATTEMPTS):
             try:
                 await self._answerer.take_corrections()
-                attempts = 0
             except Unavailable:  # PostgreSQL broke off: from the journal it can be read in a moment
-                self._taught = True
-                attempts += 1
                 await asyncio.sleep(_AGAIN_SECONDS)
+                continue
             except Exception as error:  # noqa: BLE001  # whatever it is, the next ones are taken up
                 asyncio.get_running_loop().call_exception_handler(
                     {"message": "taking up a correction failed", "exception": error}
                 )
+            return
 
     # -- learning from ratings ---------------------------------------------------------------
 
@@ -332,7 +328,7 @@ class ConversationService:
 
         They are kept: what does not count yet counts after the next start.
         """
-        waiting = [task for task in (self._learning, self._taking_up) if task is not None]
+        waiting = [*self._taking_up, *([self._learning] if self._learning else [])]
         if waiting:
             _, unended = await asyncio.wait(waiting, timeout=_TAKEN_UP_SECONDS)
             for task in unended:

@@ -321,7 +321,10 @@ class Answerer(Protocol):
         ...
 
     async def take_corrections(self) -> None:
-        """Take up the corrections alone: a second suffices, however large the knowledge is."""
+        """Take up the corrections alone: a second suffices, however large the knowledge is.
+
+        Exact words count at once. Calls may overlap: what waits is taken up together.
+        """
         ...
 
     async def group(self, turns: Sequence[Conversation]) -> list[QuestionGroup]:

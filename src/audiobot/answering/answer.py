@@ -24,7 +24,7 @@ import msgspec
 import numpy as np
 
 from audiobot.answering.corrections import Known, is_terse, lay_over
-from audiobot.answering.deciding import PINNED, Verdict, decide
+from audiobot.answering.deciding import HAND_OVER, PINNED, Verdict, decide
 from audiobot.answering.embedding import EmbeddingService, NgramEncoder, as_embedding, as_vector
 from audiobot.answering.evaluating import HeldOut, held_out
 from audiobot.answering.experience import Experience
@@ -136,6 +136,8 @@ class KnowledgeAnswerer:
         self._corrected_at: datetime | None = None
         self._learner: Learner | None = None
         self._refreshing = asyncio.Lock()
+        self._reading = asyncio.Lock()
+        self._calls = self._read = self._made = 0
         self._remembered = _Remembered()
         self._search_thread = ThreadPoolExecutor(1, "search")
         self._fit_thread = ThreadPoolExecutor(1, "fit")
@@ -242,13 +244,18 @@ class KnowledgeAnswerer:
         """Take up the corrections alone; see the port."""
         if self._learner is None:
             return
-        known = await self._known()
+        self._calls += 1
+        call = self._calls
+        known = await self._known(call)
         mind = self._mind
         if mind is not None:
             # Who asks in a corrected wording waits for no vectors and no index.
             self._mind = mind._replace(known=known, version=mind.version + 1)
         async with self._refreshing:
-            await self._make_mind(known)
+            if self._made < call:
+                made = self._read
+                await self._make_mind(self._laid or known)
+                self._made = made
 
     async def reload(self) -> None:
         """Take up knowledge, corrections and dialogues anew: the store holds more than it did."""
@@ -262,13 +269,19 @@ class KnowledgeAnswerer:
         sources = await self._store.get_knowledge()
         self._items = [item for source in sources for item in source.items] or self._sample()
 
-    async def _known(self) -> Known:
-        """What was read of knowledge, under the corrections in force."""
-        every = await self._store.get_corrections(withdrawn=True)
-        self._corrected_at = max((c.corrected_at for c in every), default=self._corrected_at)
-        in_force = [correction for correction in every if not correction.withdrawn]
-        self._laid = await asyncio.to_thread(lay_over, self._items, in_force)
-        return self._laid
+    async def _known(self, call: int | None = None) -> Known:
+        """What was read of knowledge, under the corrections in force, as of now or of ``call``."""
+        async with self._reading:
+            if self._laid is None or call is None or self._read < call:
+                read = self._calls
+                every = await self._store.get_corrections(withdrawn=True)
+                self._corrected_at = max(
+                    (c.corrected_at for c in every), default=self._corrected_at
+                )
+                in_force = [correction for correction in every if not correction.withdrawn]
+                self._laid = await asyncio.to_thread(lay_over, self._items, in_force)
+                self._read = read
+            return self._laid
 
     async def _make_mind(
         self, known: Known, progress: Callable[[int, int], None] = lambda done, total: None
@@ -393,6 +406,8 @@ class KnowledgeAnswerer:
         ranking = ranker.rank(asked, vector, language, believed, mind.head)
         if item is not None:
             ranking = pinned(ranking, item)
+        elif ranking.ranked[0].item.item_id not in mind.known.by_id:  # taken back just now
+            return _Judged(ranking, HAND_OVER)
         return _Judged(ranking, decide(ranker, asked, ranking, language, self._error_rate))
 
     def _told(self, mind: Mind, judged: _Judged, embedding: Embedding, language: Language) -> Reply:

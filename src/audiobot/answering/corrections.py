@@ -30,11 +30,12 @@ class Known(NamedTuple):
     items: list[KnowledgeItem]
     taught: dict[str, tuple[UUID, ...]]
     pins: dict[tuple[Language, str], str]
+    by_id: dict[str, KnowledgeItem]
 
     def pinned(self, question: str, language: Language) -> KnowledgeItem | None:
         """What answers this very question."""
         item_id = self.pins.get((language, plain(question)))
-        return next((i for i in self.items if i.item_id == item_id), None) if item_id else None
+        return None if item_id is None else self.by_id.get(item_id)
 
 
 def lay_over(items: Sequence[KnowledgeItem], corrections: Iterable[Correction]) -> Known:
@@ -71,7 +72,8 @@ def lay_over(items: Sequence[KnowledgeItem], corrections: Iterable[Correction]) 
         # Asked by its own name it is meant: the bot asks back with these.
         if item.title:
             pins.setdefault((item.language, plain(item.title)), item.item_id)
-    return Known(known, {item_id: tuple(ids) for item_id, ids in taught.items()}, pins)
+    told_by = {item_id: tuple(ids) for item_id, ids in taught.items()}
+    return Known(known, told_by, pins, {item.item_id: item for item in known})
 
 
 def is_terse(answer: str, wordings: Iterable[str]) -> bool:
