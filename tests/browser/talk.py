@@ -132,7 +132,7 @@ def tabs(browser: Browser) -> Iterator[OpenTalk]:
         yield open_talk
         for talk in opened:
             talk.page.evaluate("0")  # what the browser has said until now is heard first
-            assert talk.complaints == []
+            assert talk.complaints == [], talk.complaints
             assert talk.foreign == []
     finally:
         for talk in opened:
