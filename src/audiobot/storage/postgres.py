@@ -129,7 +129,7 @@ class PostgresStore:
         self._commits = GroupCommit(
             self._commit_batch, follow, most=_BATCH, home="postgres", meter=meter
         )
-        self._abandoned: set[asyncio.Task[Any]] = set()
+        self._tasks: dict[asyncio.Task[Any], list[psycopg.AsyncConnection[Any]]] = {}
         self._waiting: set[asyncio.Future[DatabaseTrouble]] = set()
 
     def start(self) -> None:
@@ -139,9 +139,14 @@ class PostgresStore:
     async def close(self) -> None:
         """Commit what waits, close every connection."""
         await self._commits.close()
+        # What comes back to the pool after its end would be closed by nobody.
+        if self._tasks:
+            await asyncio.wait(self._tasks, timeout=0.5)
+        for task, held in [*self._tasks.items()]:
+            self._cut(task, held)
+        if self._tasks:
+            await asyncio.wait(self._tasks, timeout=0.5)
         await self._engine.dispose()
-        if self._abandoned:
-            await asyncio.wait(self._abandoned, timeout=1)
 
     def forget_sessions(self) -> None:
         """Use no session again that is open now.
@@ -217,6 +222,8 @@ class PostgresStore:
                     raise
 
         task = asyncio.create_task(whole(), name="postgres")
+        self._tasks[task] = held
+        task.add_done_callback(self._tasks.pop)
         started = task.get_loop().time()
         interrupted: asyncio.Future[DatabaseTrouble] = asyncio.get_running_loop().create_future()
         self._waiting.add(interrupted)
@@ -225,13 +232,13 @@ class PostgresStore:
             await asyncio.wait(either, timeout=seconds, return_when=asyncio.FIRST_COMPLETED)
         except asyncio.CancelledError:
             # Its caller hung up: let it end by itself, but not for ever.
-            self._leave(task)
+            task.add_done_callback(self._gone)
             asyncio.get_running_loop().call_later(seconds, self._cut, task, held)
             raise
         finally:
             self._waiting.discard(interrupted)
         if not task.done():
-            self._leave(task)
+            task.add_done_callback(self._gone)
             self._cut(task, held)
             self._meter.abandoned(task.get_loop().time() - started)
             raise interrupted.result() if interrupted.done() else DatabaseTrouble("timeout")
@@ -260,10 +267,6 @@ class PostgresStore:
             self.forget_sessions()
             await connection.invalidate(error)
 
-    def _leave(self, task: asyncio.Task[Any]) -> None:
-        self._abandoned.add(task)
-        task.add_done_callback(self._gone)
-
     @staticmethod
     def _cut(task: asyncio.Task[Any], held: list[psycopg.AsyncConnection[Any]]) -> None:
         """End a task by shutting its socket; its connection is not used again."""
@@ -273,8 +276,8 @@ class PostgresStore:
             with contextlib.suppress(psycopg.Error):
                 shut(raw.pgconn.socket)
 
-    def _gone(self, task: asyncio.Task[Any]) -> None:
-        self._abandoned.discard(task)
+    @staticmethod
+    def _gone(task: asyncio.Task[Any]) -> None:
         if not task.cancelled() and (error := task.exception()) is not None:
             driver.let_go(error)  # told to nobody: its caller has gone to the journal
 
