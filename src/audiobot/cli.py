@@ -9,7 +9,7 @@ import asyncio
 import os
 import sys
 from pathlib import Path
-from typing import Annotated, Literal, NoReturn
+from typing import Annotated, Final, Literal, NoReturn
 
 import typer
 
@@ -17,6 +17,10 @@ from audiobot import __version__
 from audiobot.domain import Language
 from audiobot.errors import AudioBotError
 from audiobot.messages import sentence
+
+_THREADS: Final = {"OMP_WAIT_POLICY": "passive", "OPENBLAS_NUM_THREADS": "1"}
+"""Read by libraries when they are loaded. Our matrices are small: a second thread for them costs
+more than it brings, and threads that spin while they wait take the cores from those that work."""
 
 app = typer.Typer(
     name="audiobot",
@@ -198,4 +202,6 @@ def version(
 
 def main() -> None:
     """The console script's entry."""
+    for name, value in _THREADS.items():
+        os.environ.setdefault(name, value)
     app()
