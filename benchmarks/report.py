@@ -184,6 +184,17 @@ def where(result: dict) -> str:
     )
 
 
+def wheres(kept: dict[str, dict]) -> str:
+    """Which results are of which machine: not all are measured on one day."""
+    on: dict[str, list[str]] = {}
+    for name, result in kept.items():
+        if "rows" in result:
+            on.setdefault(where(result), []).append(name)
+    if len(on) == 1:
+        return next(iter(on))
+    return "\n".join(f"- {', '.join(names)}: {machine}" for machine, names in on.items())
+
+
 def main() -> None:
     """Read, draw, write."""
     plt.rcParams["svg.hashsalt"] = "audiobot"
@@ -200,7 +211,7 @@ def main() -> None:
     shown = "![how far each figure is from its target](pictures/bench-targets.svg)"
     if "steady_memory" in kept:
         shown += "\n\n![resident memory over half an hour](pictures/bench-memory.svg)"
-    page = between(page, "measured", f"{table(results)}\n\n{where(results[0])}\n\n{shown}")
+    page = between(page, "measured", f"{table(results)}\n\n{wheres(kept)}\n\n{shown}")
     PAGE.write_text(between(page, "flames", flames()), encoding="utf-8")
     if (RESULTS / "encoders.json").exists():
         compared = json.loads((RESULTS / "encoders.json").read_text("utf-8"))
