@@ -2,15 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
-
 import pytest
 import schemathesis
 from hypothesis import HealthCheck, Phase, given, settings
 from schemathesis import GenerationMode
 from schemathesis.specs.openapi import checks
 
-from tests.conftest import Home
 from tests.servers import Server
 
 CHECKS: list[schemathesis.CheckFunction] = [
@@ -21,8 +18,6 @@ CHECKS: list[schemathesis.CheckFunction] = [
     checks.response_headers_conformance,
     checks.negative_data_rejection,
 ]
-PATIENCE = 60
-"""Seconds for one call: what is slow is measured elsewhere."""
 WITH_INPUT = [
     ("POST", "/api/voice/process"),
     ("POST", "/api/voice/feedback"),
@@ -54,17 +49,9 @@ MODES = [
 ]
 
 
-# What is taken goes as far as it can, into PostgreSQL; what is refused goes nowhere.
-HOMES: dict[GenerationMode, Home] = {
-    GenerationMode.POSITIVE: "postgres",
-    GenerationMode.NEGATIVE: "journal",
-}
-
-
 @pytest.fixture(scope="module")
-def document(shared_servers: Callable[[Home], Server]) -> schemathesis.BaseSchema:
-    address = shared_servers("journal").address
-    return schemathesis.openapi.from_url(f"{address}/openapi.json")
+def document(shared: Server) -> schemathesis.BaseSchema:
+    return schemathesis.openapi.from_url(f"{shared.address}/openapi.json")
 
 
 def test_no_call_of_the_document_is_left_out_here(document: schemathesis.BaseSchema) -> None:
@@ -75,16 +62,16 @@ def test_no_call_of_the_document_is_left_out_here(document: schemathesis.BaseSch
 @pytest.mark.parametrize(("method", "path", "mode"), MODES)
 def test_every_call_answers_as_the_openapi_document_says(
     document: schemathesis.BaseSchema,
-    shared_servers: Callable[[Home], Server],
+    shared: Server,
     method: str,
     path: str,
     mode: GenerationMode,
 ) -> None:
-    operation, address = document[path][method], shared_servers(HOMES[mode]).address
+    operation = document[path][method]
 
     @given(case=operation.as_strategy(generation_mode=mode))
     @settings(
-        max_examples=40,
+        max_examples=50,
         deadline=None,
         derandomize=True,
         database=None,
@@ -92,6 +79,6 @@ def test_every_call_answers_as_the_openapi_document_says(
         suppress_health_check=list(HealthCheck),
     )
     def check(case: schemathesis.Case) -> None:
-        case.call_and_validate(base_url=address, checks=CHECKS, timeout=PATIENCE)
+        case.call_and_validate(base_url=shared.address, checks=CHECKS)
 
     check()

