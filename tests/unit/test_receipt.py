@@ -7,11 +7,11 @@ from datetime import UTC, datetime
 
 import pytest
 
-from audiobot.answering.answer import _receipt
 from audiobot.answering.beliefs import Belief
 from audiobot.answering.learner import exemplar_of
 from audiobot.answering.ranking import Ranked
 from audiobot.answering.recall import Exemplar
+from audiobot.answering.replying import receipt
 from audiobot.domain import Conversation, KnowledgeItem
 
 pytestmark = pytest.mark.unit
@@ -38,14 +38,14 @@ def ranked(*raters: str | None, item: KnowledgeItem = ITEM) -> Ranked:
 def test_one_rater_of_many_dialogues_is_one_and_unknown_ones_add_nobody(
     raters: list[str | None], counted: int
 ) -> None:
-    line = _receipt(ranked(*raters), (), "ru")[1]
+    line = receipt(ranked(*raters), (), "ru")[1]
     assert (line.dialogues, line.raters) == (len(raters), counted)
 
 
 def test_an_operators_answer_says_so_and_shows_nobodys_question() -> None:
     taught = (uuid.uuid4(),)
     nameless = KnowledgeItem(item_id="b", title="", answer="Да.", questions=("секрет",))
-    lines = _receipt(ranked("x", item=nameless), taught, "en")
+    lines = receipt(ranked("x", item=nameless), taught, "en")
     assert [(line.kind, line.title) for line in lines] == [
         ("correction", "An operator's answer"),
         ("dialogues", "An operator's answer"),

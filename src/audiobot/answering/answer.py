@@ -10,95 +10,44 @@ enough is kept for an operator.
 from __future__ import annotations
 
 import asyncio
-import itertools
 import time
-from collections import OrderedDict
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from datetime import datetime
 from functools import partial
-from typing import Final, NamedTuple, TypeVar
+from typing import Final, TypeVar
 from uuid import UUID
 
-import msgspec
 import numpy as np
 
-from audiobot.answering.corrections import Known, is_terse, lay_over
-from audiobot.answering.deciding import HAND_OVER, PINNED, Verdict, decide
+from audiobot.answering import desk, replying
+from audiobot.answering.corrections import Known, lay_over
+from audiobot.answering.desk import Desk
 from audiobot.answering.embedding import EmbeddingService, NgramEncoder, as_embedding, as_vector
 from audiobot.answering.evaluating import HeldOut, held_out
-from audiobot.answering.experience import Experience
-from audiobot.answering.grouping import group_by_meaning
+from audiobot.answering.experience import Experience, Snapshot
+from audiobot.answering.judging import Judged, Remembered, judge
 from audiobot.answering.learner import Learner
 from audiobot.answering.mind import Key, Mind, fitted, keys_of, make_ranker, question_key
-from audiobot.answering.ranking import Ranked, Ranking, pinned
+from audiobot.answering.ranking import Ranking
 from audiobot.answering.small_talk import small_talk, without_greeting
-from audiobot.answering.weights import Weights, kind_of, load_background
+from audiobot.answering.weights import Weights, kind_of
 from audiobot.answering.whitening import NO_WHITENING, load_whitening
 from audiobot.domain import (
     AnswerPreview,
-    Candidate,
     Conversation,
-    Correction,
-    Embedding,
     KnowledgeItem,
     Language,
-    PreviewedTurn,
     QuestionGroup,
-    Source,
-    SourceKind,
-    utc_now,
 )
 from audiobot.errors import LanguageModelError
-from audiobot.messages import sentence
 from audiobot.ports import NO_METER, LanguageModel, Matrix, Meter, Passage, Reply, Similar, Store
 
 _T = TypeVar("_T")
 
 PASSAGES: Final = 4
-_REMEMBERED: Final = 1_000
-_NEAR_ANSWER: Final = 20
-"""Rated dialogues near an answer's questions that its preview looks at."""
-_PREVIEWED: Final = 16
-_PREVIEWED_CHARACTERS: Final = 512
-"""How many of an answer's questions its preview takes up, and of how many characters."""
-_LIKELY: Final = 64
-"""Of all past questions so many, the nearest to the answer's, may be caught by it."""
-_AT_A_TIME: Final = 8
-"""Past questions that a preview looks at before it lets others through."""
 _SOON_SECONDS: Final = 0.5
 """So long a start waits for the encoder before it makes do without."""
-_LOW: Final = 2
-_VERSION: Final = "voices-2"
-_NOBODY: Final = UUID(int=0)
-
-Asked = tuple[str, Language]
-
-
-class _Judged(NamedTuple):
-    ranking: Ranking
-    verdict: Verdict
-
-
-class _Remembered:
-    """Judgements of questions asked before, for as long as what they rest on is the same."""
-
-    def __init__(self) -> None:
-        self._rests_on: tuple[int, int] | None = None
-        self._found: OrderedDict[Asked, _Judged] = OrderedDict()
-
-    def get(self, rests_on: tuple[int, int], asked: Asked) -> _Judged | None:
-        """The judgement, if it still holds."""
-        return self._found.get(asked) if self._rests_on == rests_on else None
-
-    def keep(self, rests_on: tuple[int, int], asked: Asked, found: _Judged) -> None:
-        """What was found by one version of the mind in one generation of experience."""
-        if self._rests_on != rests_on:
-            self._rests_on = rests_on
-            self._found.clear()
-        self._found[asked] = found
-        while len(self._found) > _REMEMBERED:
-            self._found.popitem(last=False)
 
 
 class KnowledgeAnswerer:
@@ -135,14 +84,15 @@ class KnowledgeAnswerer:
         self._laid: Known | None = None
         self._corrected_at: datetime | None = None
         self._learner: Learner | None = None
+        self._desk: Desk | None = None
         self._refreshing = asyncio.Lock()
         self._reading = asyncio.Lock()
         self._calls = self._read = self._made = 0
-        self._remembered = _Remembered()
+        self._remembered = Remembered()
         self._search_thread = ThreadPoolExecutor(1, "search")
         self._fit_thread = ThreadPoolExecutor(1, "fit")
 
-    version: Final = _VERSION
+    version: Final = replying.VERSION
 
     @property
     def ready(self) -> bool:
@@ -206,6 +156,16 @@ class KnowledgeAnswerer:
             self._vector_of,
             self._refit,
             self._min_rating,
+        )
+        self._desk = Desk(
+            self._store,
+            self._embedding,
+            self._learner,
+            self._search,
+            self._fit,
+            self._vector_of,
+            self._mind_of,
+            self._error_rate,
         )
         return self._learner
 
@@ -290,20 +250,21 @@ class KnowledgeAnswerer:
         vectors = await embedding.keep(keys_of(known), progress)
         learner = self._learner
         snapshot = await self._search(learner.experience.snapshot) if learner else None
-        weights, whitening = self._weights, self._whitening
-        before = self._mind.ranker if self._mind else None
-
-        def make() -> Mind:
-            ranker = make_ranker(
-                known, vectors, embedding.dimension, weights, whitening, embedding.name, before
-            )
-            head = fitted(ranker, snapshot)
-            return Mind(embedding.name, embedding.query, known, ranker, head)
-
-        made = await self._fit(make)
+        made = await self._fit(partial(self._mind_of, known, vectors, snapshot))
         version = self._mind.version + 1 if self._mind else 0
         # What was corrected meanwhile is told in its own words already.
         self._mind = made._replace(version=version, known=self._laid or known)
+
+    def _mind_of(
+        self, known: Known, vectors: Mapping[Key, Matrix], snapshot: Snapshot | None
+    ) -> Mind:
+        """One over ``known`` that has learned what is in ``snapshot``."""
+        embedding, before = self._embedding, self._mind.ranker if self._mind else None
+        dimension, name = embedding.dimension, embedding.name
+        ranker = make_ranker(
+            known, vectors, dimension, self._weights, self._whitening, name, before
+        )
+        return Mind(name, embedding.query, known, ranker, fitted(ranker, snapshot))
 
     async def _refit(self) -> float:
         """Fit the head anew to all that raters taught; the seconds that it took."""
@@ -351,7 +312,7 @@ class KnowledgeAnswerer:
         await self._first_mind.wait()
         mind = self._mind
         if mind is None or (mind.ranker is None and mind.pinned(question, language) is None):
-            return self._hand_over(language, None, None)
+            return replying.hand_over(language, None, None)
         asked = without_greeting(question)
         # Chosen together with the encoder: a vector of one must never meet the other's graph.
         learner = self._learner if self._settled else None
@@ -360,7 +321,7 @@ class KnowledgeAnswerer:
         with self._meter.stage("search"):
             judged = await self._judge(mind, learner, question, asked, vector, language)
         embedding = as_embedding(vector, mind.encoder)
-        told = self._told(mind, judged, embedding, language)
+        told = replying.told(mind, judged, embedding, language)
         if self._language_model is None:
             return told
         return await self._worded(asked, language, judged.ranking, told)
@@ -373,7 +334,7 @@ class KnowledgeAnswerer:
         asked: str,
         vector: Matrix,
         language: Language,
-    ) -> _Judged:
+    ) -> Judged:
         """The best items, and what to do with them; what was found before is at hand."""
         experience = learner.experience if learner is not None else None
         generation = experience.recall.generation if experience else 0
@@ -381,82 +342,15 @@ class KnowledgeAnswerer:
         if found is not None:
             return found
 
-        def search() -> tuple[int, _Judged]:
+        def search() -> tuple[int, Judged]:
             generation = experience.recall.generation if experience else 0
-            return generation, self._look(mind, experience, question, asked, vector, language)
+            return generation, judge(
+                mind, experience, question, asked, vector, language, self._error_rate
+            )
 
         generation, judged = await self._search(search)
         self._remembered.keep((mind.version, generation), (question, language), judged)
         return judged
-
-    def _look(
-        self,
-        mind: Mind,
-        experience: Experience | None,
-        question: str,
-        asked: str,
-        vector: Matrix,
-        language: Language,
-    ) -> _Judged:
-        ranker, item = mind.ranker, mind.pinned(question, language)
-        if ranker is None:
-            assert item is not None, "nothing is known"
-            return _Judged(pinned(Ranking([], ()), item), Verdict("answered", PINNED))
-        believed = experience.believed(ranker, vector) if experience is not None else {}
-        ranking = ranker.rank(asked, vector, language, believed, mind.head)
-        if item is not None:
-            ranking = pinned(ranking, item)
-        elif ranking.ranked[0].item.item_id not in mind.known.by_id:  # taken back just now
-            return _Judged(ranking, HAND_OVER)
-        return _Judged(ranking, decide(ranker, asked, ranking, language, self._error_rate))
-
-    def _told(self, mind: Mind, judged: _Judged, embedding: Embedding, language: Language) -> Reply:
-        """The best item as it stands, a question back, or a hand-over."""
-        ranking, verdict = judged
-        if verdict.outcome == "handed_over":
-            return self._hand_over(language, embedding, ranking)
-        if verdict.outcome == "asked":
-            one, other = verdict.choice
-            return Reply(
-                text=sentence("asked_which", language, one=one.title, other=other.title),
-                outcome="asked",
-                language=language,
-                confidence=_rounded(verdict),
-                sources=tuple(_source(item) for item in verdict.choice),
-                candidates=_candidates(ranking),
-                propensity=1.0,
-                versions=_versions(embedding.model),
-                embedding=embedding,
-            )
-        best = ranking.ranked[0]
-        taught = mind.known.taught.get(best.item.item_id, ())
-        return Reply(
-            text=best.item.answer,
-            model_used="correction" if taught else "retrieval",
-            language=best.item.language,
-            confidence=_rounded(verdict),
-            sources=_receipt(best, taught, language),
-            candidates=_candidates(ranking),
-            propensity=1.0,
-            similar_found=len(best.belief.for_it) + len(taught),
-            learning_improved=bool(best.belief.for_it or taught),
-            versions=_versions(embedding.model),
-            embedding=embedding,
-        )
-
-    def _hand_over(
-        self, language: Language, embedding: Embedding | None, ranking: Ranking | None
-    ) -> Reply:
-        return Reply(
-            text=sentence("handed_over", language),
-            outcome="handed_over",
-            model_used="handover",
-            language=language,
-            candidates=_candidates(ranking) if ranking else (),
-            propensity=1.0,
-            versions=_versions(embedding.model if embedding else "none"),
-            embedding=embedding,
-        )
 
     async def _worded(
         self, question: str, language: Language, ranking: Ranking, otherwise: Reply
@@ -471,19 +365,7 @@ class KnowledgeAnswerer:
             return otherwise
         if completion is None:
             return otherwise
-        return msgspec.structs.replace(
-            otherwise,
-            text=completion.text,
-            outcome="answered",
-            model_used=completion.model,
-            language=language,
-            confidence=None,  # what was calibrated are the company's own words
-            sources=tuple(_source(item) for item in items if item.title),
-            similar_found=0,
-            learning_improved=False,
-            token_count=completion.token_count,
-            versions={**otherwise.versions, "prompt": "grounded-1"},
-        )
+        return replying.worded(otherwise, completion, items, language)
 
     # -- past dialogues --------------------------------------------------------------------
 
@@ -503,13 +385,9 @@ class KnowledgeAnswerer:
 
     async def group(self, turns: Sequence[Conversation]) -> list[QuestionGroup]:
         """Turns by what they ask; see the port."""
-        if not self._settled or not turns:
-            return [_group([turn]) for turn in turns]
-        vectors = np.stack([await self._vector_of(turn) for turn in turns])
-        lines = [await self._embedding.query(line) for line in load_background()]
-        found = await self._fit(lambda: group_by_meaning(vectors, np.stack(lines)))
-        groups = [_group([turns[i] for i in rows]) for rows in found]
-        return sorted(groups, key=_worth, reverse=True)
+        if self._desk is None or not self._settled:
+            return desk.each_alone(turns)
+        return await self._desk.group(turns)
 
     async def preview(
         self,
@@ -519,125 +397,7 @@ class KnowledgeAnswerer:
         turns: Sequence[Conversation],
     ) -> AnswerPreview:
         """What a correction would do; see the port."""
-        terse = is_terse(answer, wordings)
-        mind, learner = self._mind, self._learner
-        if mind is None or learner is None or not self._settled:
-            return AnswerPreview(caught=(), looked_at=0, terse=terse)
-        corrections = await self._store.get_corrections()
-        given = Correction(
-            correction_id=_NOBODY,
-            answer=answer,
-            wordings=_first(wordings),
-            language=language,
-            corrected_at=utc_now(),
-            version=0,
-        )
-        known = await asyncio.to_thread(lay_over, self._items, [*corrections, given])
-        vectors: dict[Key, Matrix] = await self._embedding.vectors(keys_of(known))
-        past = {turn.log_id: turn for turn in turns if turn.language == language}
-        # Of wordings that differ in nothing but case and points one is kept.
-        keys = {question_key(wording) for wording in given.wordings} & vectors.keys()
-        for key in sorted(keys):
-            for near in await learner.similar(vectors[key], _NEAR_ANSWER):
-                past.setdefault(near.conversation.log_id, near.conversation)
-        asked = [(turn, await self._vector_of(turn)) for turn in past.values()]
-
-        def nearness(one: tuple[Conversation, Matrix]) -> float:
-            return max((float(vectors[key] @ one[1]) for key in keys), default=0.0)
-
-        likely = sorted(asked, key=nearness)[-_LIKELY:]
-        snapshot = await self._search(learner.experience.snapshot)
-
-        def make() -> Mind:
-            made = make_ranker(
-                known,
-                vectors,
-                self._embedding.dimension,
-                self._weights,
-                self._whitening,
-                mind.encoder,
-                mind.ranker,
-            )
-            return Mind(mind.encoder, mind.encode, known, made, fitted(made, snapshot))
-
-        then = await self._fit(make)
-
-        def look(part: Sequence[tuple[Conversation, Matrix]]) -> list[PreviewedTurn]:
-            return [
-                PreviewedTurn(
-                    log_id=turn.log_id, question=turn.user_message, before=before, after=after
-                )
-                for turn, vector in part
-                if (after := self._says(then, learner, turn, vector)) == answer
-                and (before := self._says(mind, learner, turn, vector)) != answer
-            ]
-
-        caught: list[PreviewedTurn] = []
-        for start in range(0, len(likely), _AT_A_TIME):  # questions of people are let through
-            part = likely[start : start + _AT_A_TIME]
-            caught += await self._search(partial(look, part))
-        return AnswerPreview(caught=tuple(caught), looked_at=len(asked), terse=terse)
-
-    def _says(self, mind: Mind, learner: Learner, turn: Conversation, vector: Matrix) -> str | None:
-        """What a mind tells a past question; None for anything but an answer."""
-        if mind.ranker is None:
-            return None
-        words = without_greeting(turn.user_message)
-        ranking, verdict = self._look(
-            mind, learner.experience, turn.user_message, words, vector, turn.language
-        )
-        return ranking.ranked[0].item.answer if verdict.outcome == "answered" else None
-
-
-def _group(turns: Sequence[Conversation]) -> QuestionGroup:
-    """One group; the question that says it best is the shortest that says it at all."""
-    longest = sorted(turns, key=lambda turn: len(turn.user_message))
-    middle = longest[(len(longest) - 1) // 2]
-    return QuestionGroup(question=middle.user_message, language=middle.language, turns=tuple(turns))
-
-
-def _first(wordings: Sequence[str]) -> tuple[str, ...]:
-    """The first wordings, as many as are encoded while somebody waits."""
-    first = wordings[:_PREVIEWED]
-    lengths = itertools.accumulate(len(question_key(wording)[1]) for wording in first)
-    return tuple(first[: max(1, sum(so_far <= _PREVIEWED_CHARACTERS for so_far in lengths))])
-
-
-def _worth(group: QuestionGroup) -> int:
-    low = sum(turn.rating is not None and turn.rating <= _LOW for turn in group.turns)
-    return len(group.turns) + low
-
-
-def _rounded(verdict: Verdict) -> float | None:
-    return None if verdict.confidence is None else round(verdict.confidence, 4)
-
-
-def _versions(encoder: str) -> dict[str, str]:
-    return {"encoder": encoder, "ranking": _VERSION}
-
-
-def _candidates(ranking: Ranking) -> tuple[Candidate, ...]:
-    return tuple(Candidate(r.item.item_id, round(r.score, 4)) for r in ranking.ranked)
-
-
-def _source(item: KnowledgeItem) -> Source:
-    kind: SourceKind = "knowledge" if item.questions else "document"
-    return Source(kind=kind, title=item.title, ids=(item.item_id,))
-
-
-def _receipt(best: Ranked, taught: Sequence[UUID], language: Language) -> tuple[Source, ...]:
-    """What stands behind an answer: the item, who taught it, the dialogues that spoke for it."""
-    item, dialogues = best.item, best.belief.for_it
-    receipt = [_source(item)] if item.title else []
-    if taught:
-        title = sentence("operator_answer", language)
-        receipt.append(Source(kind="correction", title=title, ids=tuple(map(str, taught))))
-    if dialogues:
-        ids = tuple(str(exemplar.log_id) for exemplar in dialogues)
-        # Those of whom nothing is known may be one person, or among the known: the least it can be.
-        raters = len({exemplar.rater for exemplar in dialogues} - {None}) or 1
-        title = item.title or sentence("operator_answer", language)
-        receipt.append(
-            Source(kind="dialogues", title=title, ids=ids, dialogues=len(ids), raters=raters)
-        )
-    return tuple(receipt)
+        if self._desk is None or self._mind is None or not self._settled:
+            return desk.not_yet(answer, wordings)
+        draft = desk.draft(answer, wordings, language)
+        return await self._desk.preview(draft, wordings, turns, self._mind, self._items)

@@ -16,6 +16,7 @@ from audiobot.answering.ranking import Ranker, Vectors, as_rows
 from audiobot.answering.small_talk import without_greeting
 from audiobot.answering.weights import Weights, load_background
 from audiobot.answering.whitening import Whitening
+from audiobot.answering.words import clauses
 from audiobot.domain import KnowledgeItem, Language
 from audiobot.ports import Matrix
 
@@ -24,6 +25,8 @@ Key = tuple[Side, str]
 QUESTION_CHARACTERS: Final = 512
 ANSWER_CHARACTERS: Final = 2_400
 """What a text is about is said by then; the encoder's time grows faster than its text."""
+CLAUSES: Final = 6
+"""So many of an answer's clauses are looked at one by one."""
 
 
 class Mind(NamedTuple):
@@ -57,10 +60,16 @@ def answer_key(item: KnowledgeItem) -> Key:
     return "passage", text[:ANSWER_CHARACTERS]
 
 
+def clause_keys(answer: str) -> list[Key]:
+    """What the encoder is given of an answer's clauses: each as if somebody asked it."""
+    return [question_key(clause) for clause in clauses(answer)[:CLAUSES]]
+
+
 def keys_of(known: Known) -> list[Key]:
     """Every text whose vector a mind over ``known`` needs."""
     keys = [question_key(q) for item in known.items for q in item.questions]
     keys += [answer_key(item) for item in known.items]
+    keys += [key for item in known.items for key in clause_keys(item.answer)]
     keys += [question_key(line) for line in load_background()]
     return keys
 
@@ -81,11 +90,14 @@ def make_ranker(
     def rows(keys: list[Key]) -> Matrix:
         return as_rows([vectors[key] for key in keys], dimension)
 
+    said = [clause_keys(item.answer) for item in known.items]
     return Ranker(
         known.items,
         Vectors(
             rows([question_key(q) for item in known.items for q in item.questions]),
             rows([answer_key(item) for item in known.items]),
+            rows([key for keys in said for key in keys]),
+            [len(keys) for keys in said],
             rows([question_key(line) for line in load_background()]),
         ),
         weights,

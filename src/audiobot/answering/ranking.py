@@ -1,9 +1,10 @@
 """Ranking: how well each thing the company knows answers a question.
 
 Voices speak for an item. Its wordings and the question are compared by meaning, whitened
-(``whitening.py``), and the nearest wording counts; so are its answer and the question, which says
-less the fewer words the answer has; so are their letters, for typos and names (``ngrams.py``). A
-balanced ridge head tells its wordings and its answer as a whole from those of all others. What
+(``whitening.py``), and the nearest wording counts; so does the nearest clause of its answer, taken
+as if somebody had asked it. Its answer and the question are compared too, which says less the fewer
+words the answer has; so are their letters, for typos and names (``ngrams.py``). A balanced ridge
+head tells its wordings and its answer as a whole from those of all others. What
 raters said of it near the question (``beliefs.py``) speaks for or against it. They are summed with
 the weights of ``weights.json``, which ``benchmarks/fit_answering.py`` fits by the likelihood of
 the right item among all (McFadden, 1974: conditional logit).
@@ -52,14 +53,16 @@ class Ranking(NamedTuple):
 
 
 class Vectors(NamedTuple):
-    """Raw vectors: of all items' questions in order, of their answers, of ``background``.
+    """Raw vectors: of all items' questions in order, of their answers, of the answers' clauses.
 
-    ``background`` are questions outside any such knowledge; those that this knowledge does
-    answer are left out.
+    An item has as many clauses as ``clauses_each`` tells. ``background`` are questions outside any
+    such knowledge; those that this knowledge does answer are left out.
     """
 
     wordings: Matrix
     answers: Matrix
+    clauses: Matrix
+    clauses_each: Sequence[int]
     background: Matrix
 
 
@@ -111,6 +114,10 @@ class Ranker:
         answer_mean = _mean(vectors.answers, whitening.passage_mean, vectors.answers.shape[1])
         self._answers = unit(vectors.answers - answer_mean)
         self._wordings = self._seen(vectors.wordings)
+        self._clauses = self._seen(vectors.clauses)
+        each = np.array(vectors.clauses_each)
+        self._with_clauses = np.flatnonzero(each)
+        self._first_clause = (np.cumsum(each) - each)[self._with_clauses]
         outside = self._seen(vectors.background)
         if texts and len(outside):
             known = (outside @ self._wordings.T).max(axis=1) >= _ANSWERED_BY_KNOWLEDGE
@@ -180,6 +187,10 @@ class Ranker:
         asked = self._whitening.apply(centred)
         answer = self._answers @ centred
         wording = self._best_by_item(self._wordings @ asked, answer)
+        clause = answer.copy()
+        if len(self._clauses):
+            nearest = np.maximum.reduceat(self._clauses @ asked, self._first_clause)
+            clause[self._with_clauses] = nearest
         likeness = self.ngrams.likeness(self.ngrams.row(question))
         count = len(self._wordings)
         letters = self._best_by_item(likeness[:count], likeness[count:])
@@ -188,8 +199,10 @@ class Ranker:
             if (place := self.by_id.get(item_id)) is not None:
                 support[place] = belief.support
         told = head @ asked
-        said = [wording, answer, answer * self._fullness, letters, likeness[count:], told, support]
-        return np.stack(said)
+        full_answer, answer_letters = answer * self._fullness, likeness[count:]
+        return np.stack(
+            [wording, answer, full_answer, letters, answer_letters, clause, told, support]
+        )
 
     def weighable(self, said: Matrix) -> Matrix:
         """Voices as they are summed: of letters alone each is scaled, beliefs never are.

@@ -21,6 +21,7 @@ VOICES: Final = (
     "full_answer",
     "letters",
     "answer_letters",
+    "clause",
     "head",
     "support",
 )
@@ -51,6 +52,7 @@ class Voices(msgspec.Struct, frozen=True, kw_only=True):
     full_answer: float
     letters: float
     answer_letters: float
+    clause: float
     head: float
     support: float
     ridge: float

@@ -25,7 +25,7 @@ from audiobot.answering.embedding import (
     shipped_vectors,
     text_key,
 )
-from audiobot.answering.mind import ANSWER_CHARACTERS, question_key
+from audiobot.answering.mind import ANSWER_CHARACTERS, clause_keys, question_key
 from audiobot.answering.weights import kind_of, load_background, load_weights, weights_file
 from audiobot.answering.whitening import load_whitening, whitening_file
 from audiobot.ports import Encoder, Matrix
@@ -163,7 +163,8 @@ def _encode(
     asked = dict.fromkeys(line for line in load_background() if ("query", line) not in texts)
     for company in companies:
         asked |= dict.fromkeys(question_key(text)[1] for text in company.questions())
-    answers = (intent.answer for company in companies for intent in company.intents)
+    answers = [intent.answer for company in companies for intent in company.intents]
+    asked |= dict.fromkeys(text for answer in answers for _, text in clause_keys(answer))
     told = dict.fromkeys(answer[:ANSWER_CHARACTERS] for answer in answers)
     wanted: list[tuple[Side, list[str]]] = [("query", [*asked]), ("passage", [*told])]
     done, total = 0, len(asked) + len(told)

@@ -1,0 +1,76 @@
+"""Judging: what to do with a question, worked out from all that is known, or remembered."""
+
+from __future__ import annotations
+
+from collections import OrderedDict
+from typing import Final, NamedTuple
+
+from audiobot.answering.deciding import HAND_OVER, PINNED, Verdict, decide
+from audiobot.answering.experience import Experience
+from audiobot.answering.mind import Mind
+from audiobot.answering.ranking import Ranking, pinned
+from audiobot.domain import Language
+from audiobot.ports import Matrix
+
+_REMEMBERED: Final = 1_000
+
+Asked = tuple[str, Language]
+
+
+class Judged(NamedTuple):
+    """What may answer a question, and what to do with it."""
+
+    ranking: Ranking
+    verdict: Verdict
+
+    @property
+    def answer(self) -> str | None:
+        """The answer told; None for anything but an answer."""
+        return self.ranking.ranked[0].item.answer if self.verdict.outcome == "answered" else None
+
+
+def judge(
+    mind: Mind,
+    experience: Experience | None,
+    question: str,
+    asked: str,
+    vector: Matrix,
+    language: Language,
+    error_rate: float,
+) -> Judged:
+    """The best items, and whether one of them is told; ``mind`` knows something.
+
+    ``asked`` is the ``question`` without its greeting, and ``vector`` what it means.
+    """
+    ranker, item = mind.ranker, mind.pinned(question, language)
+    if ranker is None:
+        assert item is not None, "nothing is known"
+        return Judged(pinned(Ranking([], ()), item), Verdict("answered", PINNED))
+    believed = experience.believed(ranker, vector) if experience is not None else {}
+    ranking = ranker.rank(asked, vector, language, believed, mind.head)
+    if item is not None:
+        ranking = pinned(ranking, item)
+    elif ranking.ranked[0].item.item_id not in mind.known.by_id:  # taken back just now
+        return Judged(ranking, HAND_OVER)
+    return Judged(ranking, decide(ranker, asked, ranking, language, error_rate))
+
+
+class Remembered:
+    """Judgements of questions asked before, for as long as what they rest on is the same."""
+
+    def __init__(self) -> None:
+        self._rests_on: tuple[int, int] | None = None
+        self._found: OrderedDict[Asked, Judged] = OrderedDict()
+
+    def get(self, rests_on: tuple[int, int], asked: Asked) -> Judged | None:
+        """The judgement, if it still holds."""
+        return self._found.get(asked) if self._rests_on == rests_on else None
+
+    def keep(self, rests_on: tuple[int, int], asked: Asked, found: Judged) -> None:
+        """What was found by one version of the mind in one generation of experience."""
+        if self._rests_on != rests_on:
+            self._rests_on = rests_on
+            self._found.clear()
+        self._found[asked] = found
+        while len(self._found) > _REMEMBERED:
+            self._found.popitem(last=False)

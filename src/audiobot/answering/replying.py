@@ -1,0 +1,131 @@
+"""Replying: a judgement as the reply that a person gets, with the receipt of what it rests on."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Final
+from uuid import UUID
+
+import msgspec
+
+from audiobot.answering.deciding import Verdict
+from audiobot.answering.judging import Judged
+from audiobot.answering.mind import Mind
+from audiobot.answering.ranking import Ranked, Ranking
+from audiobot.domain import (
+    Candidate,
+    Embedding,
+    KnowledgeItem,
+    Language,
+    Source,
+    SourceKind,
+)
+from audiobot.messages import sentence
+from audiobot.ports import Completion, Reply
+
+VERSION: Final = "voices-3"
+"""Of the ranking."""
+_PROMPT: Final = "grounded-1"
+
+
+def told(mind: Mind, judged: Judged, embedding: Embedding, language: Language) -> Reply:
+    """The best item as it stands, a question back, or a hand-over."""
+    ranking, verdict = judged
+    if verdict.outcome == "handed_over":
+        return hand_over(language, embedding, ranking)
+    if verdict.outcome == "asked":
+        one, other = verdict.choice
+        return Reply(
+            text=sentence("asked_which", language, one=one.title, other=other.title),
+            outcome="asked",
+            language=language,
+            confidence=_rounded(verdict),
+            sources=tuple(_source(item) for item in verdict.choice),
+            candidates=_candidates(ranking),
+            propensity=1.0,
+            versions=_versions(embedding.model),
+            embedding=embedding,
+        )
+    best = ranking.ranked[0]
+    taught = mind.known.taught.get(best.item.item_id, ())
+    return Reply(
+        text=best.item.answer,
+        model_used="correction" if taught else "retrieval",
+        language=best.item.language,
+        confidence=_rounded(verdict),
+        sources=receipt(best, taught, language),
+        candidates=_candidates(ranking),
+        propensity=1.0,
+        similar_found=len(best.belief.for_it) + len(taught),
+        learning_improved=bool(best.belief.for_it or taught),
+        versions=_versions(embedding.model),
+        embedding=embedding,
+    )
+
+
+def hand_over(language: Language, embedding: Embedding | None, ranking: Ranking | None) -> Reply:
+    """The question is kept for an operator; of it is known what is known so far."""
+    return Reply(
+        text=sentence("handed_over", language),
+        outcome="handed_over",
+        model_used="handover",
+        language=language,
+        candidates=_candidates(ranking) if ranking else (),
+        propensity=1.0,
+        versions=_versions(embedding.model if embedding else "none"),
+        embedding=embedding,
+    )
+
+
+def worded(
+    otherwise: Reply, completion: Completion, items: Sequence[KnowledgeItem], language: Language
+) -> Reply:
+    """The answer in a language model's words, which were made of ``items``."""
+    return msgspec.structs.replace(
+        otherwise,
+        text=completion.text,
+        outcome="answered",
+        model_used=completion.model,
+        language=language,
+        confidence=None,  # what was calibrated are the company's own words
+        sources=tuple(_source(item) for item in items if item.title),
+        similar_found=0,
+        learning_improved=False,
+        token_count=completion.token_count,
+        versions={**otherwise.versions, "prompt": _PROMPT},
+    )
+
+
+def _rounded(verdict: Verdict) -> float | None:
+    return None if verdict.confidence is None else round(verdict.confidence, 4)
+
+
+def _versions(encoder: str) -> dict[str, str]:
+    return {"encoder": encoder, "ranking": VERSION}
+
+
+def _candidates(ranking: Ranking) -> tuple[Candidate, ...]:
+    return tuple(Candidate(r.item.item_id, round(r.score, 4)) for r in ranking.ranked)
+
+
+def _source(item: KnowledgeItem) -> Source:
+    kind: SourceKind = "knowledge" if item.questions else "document"
+    return Source(kind=kind, title=item.title, ids=(item.item_id,))
+
+
+def receipt(best: Ranked, taught: Sequence[UUID], language: Language) -> tuple[Source, ...]:
+    """What stands behind an answer: the item, who taught it, the dialogues that spoke for it."""
+    item, dialogues = best.item, best.belief.for_it
+    found = [_source(item)] if item.title else []
+    if taught:
+        title = sentence("operator_answer", language)
+        found.append(Source(kind="correction", title=title, ids=tuple(map(str, taught))))
+    if dialogues:
+        ids = tuple(str(exemplar.log_id) for exemplar in dialogues)
+        # Those of whom nothing is known may be one person, or among the known: the least it can be.
+        raters = len({exemplar.rater for exemplar in dialogues} - {None}) or 1
+        title = item.title or sentence("operator_answer", language)
+        found.append(
+            Source(kind="dialogues", title=title, ids=ids, dialogues=len(ids), raters=raters)
+        )
+    return tuple(found)
