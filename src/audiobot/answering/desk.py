@@ -6,7 +6,7 @@ import asyncio
 import itertools
 from collections.abc import Awaitable, Callable, Mapping, Sequence
 from functools import partial
-from typing import Final, Protocol, TypeVar
+from typing import Final
 from uuid import UUID
 
 import numpy as np
@@ -16,7 +16,7 @@ from audiobot.answering.embedding import EmbeddingService
 from audiobot.answering.experience import Snapshot
 from audiobot.answering.grouping import group_by_meaning
 from audiobot.answering.judging import judge
-from audiobot.answering.learner import Learner
+from audiobot.answering.learner import Learner, Run
 from audiobot.answering.mind import Key, Mind, keys_of, question_key
 from audiobot.answering.small_talk import without_greeting
 from audiobot.answering.weights import load_background
@@ -32,8 +32,6 @@ from audiobot.domain import (
 )
 from audiobot.ports import Matrix, Store
 
-_T = TypeVar("_T")
-
 _NEAR_ANSWER: Final = 20
 """Rated dialogues near an answer's questions that its preview looks at."""
 _PREVIEWED: Final = 16
@@ -48,13 +46,6 @@ _NOBODY: Final = UUID(int=0)
 
 Turn = tuple[Conversation, Matrix]
 """A past turn and what its question means."""
-
-
-class Run(Protocol):
-    """Lets work be done in a thread of its own kind."""
-
-    async def __call__(self, work: Callable[[], _T]) -> _T:
-        """What the work came to."""
 
 
 class Desk:

@@ -28,8 +28,8 @@ _REST: Final = 20.0
 _LEAST_REST: Final = 1.0
 
 
-class Search(Protocol):
-    """Runs work in the one thread that experience belongs to."""
+class Run(Protocol):
+    """Runs work in a thread that nothing else runs in meanwhile."""
 
     async def __call__(self, work: Callable[[], _T]) -> _T:
         """What ``work`` returns."""
@@ -39,15 +39,15 @@ class Search(Protocol):
 class Learner:
     """Experience of the dialogues in ``store``; see the port of the answerer for its calls.
 
-    ``vector_of`` gives a question's vector by today's encoder, ``refit`` fits a head and says
-    how long it took.
+    ``search`` runs work in the one thread that experience belongs to, ``vector_of`` gives a
+    question's vector by today's encoder, ``refit`` fits a head and says how long it took.
     """
 
     def __init__(
         self,
         store: Store,
         experience: Experience,
-        search: Search,
+        search: Run,
         vector_of: Callable[[Conversation], Awaitable[Matrix]],
         refit: Callable[[], Awaitable[float]],
         min_rating: int,
