@@ -86,6 +86,12 @@ async def test_good_ratings_are_evaluated_when_there_are_many_new_ones() -> None
     assert desk.heard[0][1] == "ratings_many"
 
 
+async def test_the_more_was_rated_the_more_must_be_new() -> None:
+    desk = Desk(stats(0, 100 * EVERY), stats(0, 104 * EVERY), stats(0, 106 * EVERY))
+    cycle = desk.cycle()
+    assert [await cycle.look() is None for _ in range(3)] == [False, True, False]
+
+
 async def test_after_a_restart_it_goes_on_where_the_last_evaluation_stopped() -> None:
     desk = Desk(stats(ENOUGH, 0), stats(ENOUGH + 1, 0), stats(2 * ENOUGH, 0))
     await desk.cycle().look()

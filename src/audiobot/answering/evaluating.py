@@ -26,7 +26,9 @@ from audiobot.ports import Store
 ENOUGH: Final = 20
 """Ratings without which an average says nothing; so many new ones ask for a new look."""
 EVERY: Final = 200
-"""New ratings after which there is an evaluation however good they are."""
+"""New ratings after which there is an evaluation however good they are;"""
+PART: Final = 20
+"""where there are many, one in so many of all: the more there is, the less a few change."""
 LOOK_SECONDS: Final = 15.0
 FOLDS: Final = 5
 MOST: Final = 500
@@ -158,4 +160,5 @@ class Cycle:
             return None
         if stats.avg_rating < self._threshold:
             return "ratings_low"
-        return "ratings_many" if new >= EVERY else None
+        many = max(EVERY, stats.rated_interactions // PART)
+        return "ratings_many" if new >= many else None
