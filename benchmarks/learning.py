@@ -72,7 +72,7 @@ def fits() -> Figure:
         return rows / np.linalg.norm(rows, axis=1, keepdims=True)
 
     known = lay_over(sample_items(), [])
-    keys = keys_of(known)
+    keys = [*keys_of(known)]
     made = dict(zip(keys, vectors(len(keys)), strict=True))
     ranker = make_ranker(known, made, DIMENSION, load_weights(), NO_WHITENING, "vectors by chance")
     assert ranker is not None

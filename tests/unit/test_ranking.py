@@ -273,7 +273,7 @@ LETTERS = NgramEncoder()
 @pytest.fixture(scope="module")
 def by_letters() -> Ranker:
     known = lay_over(sample_items(), [])
-    keys = keys_of(known)
+    keys = [*keys_of(known)]
     vectors = dict(zip(keys, LETTERS.query([text for _, text in keys]), strict=True))
     made = make_ranker(known, vectors, LETTERS.dimension, WEIGHTS, NO_WHITENING, LETTERS.name)
     assert made is not None

@@ -20,9 +20,9 @@ from uuid import UUID
 
 import numpy as np
 
-from audiobot.answering import desk, replying
+from audiobot.answering import replying
 from audiobot.answering.corrections import Known, lay_over
-from audiobot.answering.desk import Desk
+from audiobot.answering.desk import Desk, each_alone, not_yet
 from audiobot.answering.embedding import EmbeddingService, NgramEncoder, as_embedding, as_vector
 from audiobot.answering.evaluating import HeldOut, held_out
 from audiobot.answering.experience import Experience, Snapshot
@@ -132,7 +132,7 @@ class KnowledgeAnswerer:
             await asyncio.wait({loading}, timeout=_SOON_SECONDS)
             await self._read_knowledge()
             known = await self._known()
-            if not loading.done() or not self._embedding.at_hand(keys_of(known)):
+            if not loading.done() or not await self._embedding.at_hand(keys_of(known)):
                 await self._start_ngrams(known)
                 self._first_mind.set()
             await loading
@@ -176,7 +176,7 @@ class KnowledgeAnswerer:
             return np.asarray((await self._search(lambda: ngrams.query([text])))[0])
 
         def make() -> Mind:
-            keys = keys_of(known)
+            keys = [*keys_of(known)]
             vectors = dict(zip(keys, ngrams.query([text for _, text in keys]), strict=True))
             ranker = make_ranker(
                 known, vectors, ngrams.dimension, self._weights, NO_WHITENING, ngrams.name
@@ -386,7 +386,7 @@ class KnowledgeAnswerer:
     async def group(self, turns: Sequence[Conversation]) -> list[QuestionGroup]:
         """Turns by what they ask; see the port."""
         if self._desk is None or not self._settled:
-            return desk.each_alone(turns)
+            return each_alone(turns)
         return await self._desk.group(turns)
 
     async def preview(
@@ -398,6 +398,6 @@ class KnowledgeAnswerer:
     ) -> AnswerPreview:
         """What a correction would do; see the port."""
         if self._desk is None or self._mind is None or not self._settled:
-            return desk.not_yet(answer, wordings)
-        draft = desk.draft(answer, wordings, language)
-        return await self._desk.preview(draft, wordings, turns, self._mind, self._items)
+            return not_yet(answer, wordings)
+        mind, items = self._mind, self._items
+        return await self._desk.preview(answer, wordings, language, turns, mind, items)

@@ -86,17 +86,18 @@ class Desk:
 
     async def preview(
         self,
-        given: Correction,
+        answer: str,
         wordings: Sequence[str],
+        language: Language,
         turns: Sequence[Conversation],
         mind: Mind,
         items: Sequence[KnowledgeItem],
     ) -> AnswerPreview:
-        """What the correction ``given`` would do to ``turns`` and to dialogues near it.
+        """What a correction would do to ``turns`` and to dialogues near it.
 
-        ``mind`` is what is known now, and ``items`` what of it was imported; ``wordings`` are all
-        of the correction's, of which it has the first.
+        ``mind`` is what is known now, and ``items`` what of it was imported.
         """
+        given = _draft(answer, wordings, language)
         corrections = await self._store.get_corrections()
         known = await asyncio.to_thread(lay_over, items, [*corrections, given])
         vectors = await self._embedding.vectors(keys_of(known))
@@ -110,14 +111,14 @@ class Desk:
                     log_id=turn.log_id, question=turn.user_message, before=before, after=after
                 )
                 for turn, vector in part
-                if (after := self._says(then, turn, vector)) == given.answer
-                and (before := self._says(mind, turn, vector)) != given.answer
+                if (after := self._says(then, turn, vector)) == answer
+                and (before := self._says(mind, turn, vector)) != answer
             ]
 
         caught: list[PreviewedTurn] = []
         for start in range(0, len(likely), _AT_A_TIME):  # questions of people are let through
             caught += await self._search(partial(look, likely[start : start + _AT_A_TIME]))
-        terse = is_terse(given.answer, wordings)
+        terse = is_terse(answer, wordings)
         return AnswerPreview(caught=tuple(caught), looked_at=asked, terse=terse)
 
     async def _past(
@@ -147,7 +148,7 @@ class Desk:
         ).answer
 
 
-def draft(answer: str, wordings: Sequence[str], language: Language) -> Correction:
+def _draft(answer: str, wordings: Sequence[str], language: Language) -> Correction:
     """A correction that nobody gave yet, with as many wordings as are looked at."""
     return Correction(
         correction_id=_NOBODY,

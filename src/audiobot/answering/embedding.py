@@ -237,9 +237,9 @@ class EmbeddingService:
         encode = self._encoder.query if side == "query" else self._encoder.passage
         return encode(texts)
 
-    def at_hand(self, texts: Iterable[tuple[Side, str]]) -> bool:
+    async def at_hand(self, texts: Iterable[tuple[Side, str]]) -> bool:
         """True when the vectors of all ``texts`` are kept."""
-        return all(text_key(side, text) in self._kept for side, text in texts)
+        return (await asyncio.to_thread(_keyed, texts)).keys() <= self._kept.keys()
 
     async def keep(
         self,
@@ -251,8 +251,7 @@ class EmbeddingService:
         Questions of people are let through between the batches.
         """
         loop = asyncio.get_running_loop()
-        wanted = list(dict.fromkeys(texts))
-        keys = {text_key(side, text): (side, text) for side, text in wanted}
+        keys = await asyncio.to_thread(_keyed, texts)
         if keys.keys() - self._kept.keys():
             # The sample may be coming back: its vectors lie in the package.
             self._kept |= await loop.run_in_executor(self._thread, self._read_shipped)
@@ -276,13 +275,9 @@ class EmbeddingService:
     async def vectors(self, texts: Iterable[tuple[Side, str]]) -> dict[tuple[Side, str], Matrix]:
         """Vectors of ``texts``, the kept ones at once; the others are made and not kept."""
         loop = asyncio.get_running_loop()
-        wanted = list(dict.fromkeys(texts))
-        found = {
-            (side, text): self._kept[key]
-            for side, text in wanted
-            if (key := text_key(side, text)) in self._kept
-        }
-        missing = [one for one in wanted if one not in found]
+        keys, kept = await asyncio.to_thread(_keyed, texts), self._kept
+        found = {one: kept[key] for key, one in keys.items() if key in kept}
+        missing = [one for key, one in keys.items() if key not in kept]
         queries = [one for one in missing if one[0] == "query"]
         vectors = await asyncio.gather(*(self.query(text) for _, text in queries))
         found.update(zip(queries, vectors, strict=True))
@@ -304,6 +299,11 @@ class EmbeddingService:
         with contextlib.suppress(OSError):
             self._cache_file.parent.mkdir(parents=True, exist_ok=True)
             write_vectors(self._cache_file, self.name, self._kept)
+
+
+def _keyed(texts: Iterable[tuple[Side, str]]) -> dict[bytes, tuple[Side, str]]:
+    """Texts by their key, each once: of many it takes longer than the event loop can wait."""
+    return {text_key(side, text): (side, text) for side, text in texts}
 
 
 def read_vectors(file: Path, encoder: Encoder) -> dict[bytes, Matrix]:

@@ -6,7 +6,8 @@ items of another day.
 
 from __future__ import annotations
 
-from collections.abc import Awaitable, Callable, Mapping
+from collections.abc import Awaitable, Callable, Iterator, Mapping
+from itertools import islice
 from typing import Final, NamedTuple
 
 from audiobot.answering.corrections import Known
@@ -62,16 +63,15 @@ def answer_key(item: KnowledgeItem) -> Key:
 
 def clause_keys(answer: str) -> list[Key]:
     """What the encoder is given of an answer's clauses: each as if somebody asked it."""
-    return [question_key(clause) for clause in clauses(answer)[:CLAUSES]]
+    return [question_key(clause) for clause in islice(clauses(answer), CLAUSES)]
 
 
-def keys_of(known: Known) -> list[Key]:
-    """Every text whose vector a mind over ``known`` needs."""
-    keys = [question_key(q) for item in known.items for q in item.questions]
-    keys += [answer_key(item) for item in known.items]
-    keys += [key for item in known.items for key in clause_keys(item.answer)]
-    keys += [question_key(line) for line in load_background()]
-    return keys
+def keys_of(known: Known) -> Iterator[Key]:
+    """Every text whose vector a mind over ``known`` needs, looked for as it is taken."""
+    yield from (question_key(q) for item in known.items for q in item.questions)
+    yield from (answer_key(item) for item in known.items)
+    yield from (key for item in known.items for key in clause_keys(item.answer))
+    yield from (question_key(line) for line in load_background())
 
 
 def make_ranker(

@@ -66,6 +66,27 @@ class Vectors(NamedTuple):
     background: Matrix
 
 
+class _Owners(NamedTuple):
+    """Which ``items`` have rows in a matrix of the rows of all, and where each one's begin."""
+
+    items: NDArray[np.int64]
+    first: NDArray[np.int64]
+
+    @classmethod
+    def of(cls, counts: Sequence[int]) -> _Owners:
+        """Of matrices in which item after item has so many rows."""
+        rows = np.array(counts, dtype=np.int64)
+        items = np.flatnonzero(rows)
+        return cls(items, (np.cumsum(rows) - rows)[items])
+
+    def best(self, scores: Matrix, otherwise: Matrix) -> Matrix:
+        """For each item its best row's score; ``otherwise`` where it has none."""
+        best = otherwise.copy()
+        if len(scores):
+            best[self.items] = np.maximum.reduceat(scores, self.first)
+        return best
+
+
 class Ranker:
     """An immutable index over a set of items; a change of knowledge makes a new one.
 
@@ -91,11 +112,9 @@ class Ranker:
         self._voice_weights = np.array([getattr(self._voices, n) for n in VOICES], np.float32)
         self._whitening = whitening
         texts = [q for item in self.items for q in item.questions]
-        # Where each item's wordings begin among all wordings, and which items have any.
-        counts = np.array([len(item.questions) for item in self.items])
-        self._counts = counts
-        self._with_wordings = np.flatnonzero(counts)
-        self._first_wording = (np.cumsum(counts) - counts)[self._with_wordings]
+        counts = [len(item.questions) for item in self.items]
+        self._counts = np.array(counts)
+        self._of_wordings, self._of_clauses = _Owners.of(counts), _Owners.of(vectors.clauses_each)
         languages = np.array([item.language for item in self.items])
         apart: dict[Language, Matrix] = {
             language: (weights.foreign * (languages != language)).astype(np.float32)
@@ -115,9 +134,6 @@ class Ranker:
         self._answers = unit(vectors.answers - answer_mean)
         self._wordings = self._seen(vectors.wordings)
         self._clauses = self._seen(vectors.clauses)
-        each = np.array(vectors.clauses_each)
-        self._with_clauses = np.flatnonzero(each)
-        self._first_clause = (np.cumsum(each) - each)[self._with_clauses]
         outside = self._seen(vectors.background)
         if texts and len(outside):
             known = (outside @ self._wordings.T).max(axis=1) >= _ANSWERED_BY_KNOWLEDGE
@@ -147,7 +163,8 @@ class Ranker:
         totals = v.answer_weight * fullness * self._whitening.apply(self._answers)
         weight = v.answer_weight * fullness + self._counts[:, np.newaxis]
         if len(self._wordings):
-            totals[self._with_wordings] += np.add.reduceat(self._wordings, self._first_wording)
+            owners = self._of_wordings
+            totals[owners.items] += np.add.reduceat(self._wordings, owners.first)
         if taught:
             seen = self._seen(questions)
             places = np.array([lesson.item for lesson in taught])
@@ -172,13 +189,6 @@ class Ranker:
         own = self._own.get((language, plain(question)))
         return ranking if own is None else pinned(ranking, self.items[self.by_id[own]])
 
-    def _best_by_item(self, scores: Matrix, otherwise: Matrix) -> Matrix:
-        """For each item its best wording's score; ``otherwise`` where it has no wordings."""
-        best = otherwise.copy()
-        if len(scores):
-            best[self._with_wordings] = np.maximum.reduceat(scores, self._first_wording)
-        return best
-
     def voices(
         self, question: str, vector: Matrix, believed: Mapping[str, Belief], head: Matrix
     ) -> Matrix:
@@ -186,14 +196,11 @@ class Ranker:
         centred = unit(vector - self._query_mean)
         asked = self._whitening.apply(centred)
         answer = self._answers @ centred
-        wording = self._best_by_item(self._wordings @ asked, answer)
-        clause = answer.copy()
-        if len(self._clauses):
-            nearest = np.maximum.reduceat(self._clauses @ asked, self._first_clause)
-            clause[self._with_clauses] = nearest
+        wording = self._of_wordings.best(self._wordings @ asked, answer)
+        clause = self._of_clauses.best(self._clauses @ asked, answer)
         likeness = self.ngrams.likeness(self.ngrams.row(question))
         count = len(self._wordings)
-        letters = self._best_by_item(likeness[:count], likeness[count:])
+        letters = self._of_wordings.best(likeness[:count], likeness[count:])
         support = np.zeros(len(self.items), dtype=np.float32)
         for item_id, belief in believed.items():
             if (place := self.by_id.get(item_id)) is not None:

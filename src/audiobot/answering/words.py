@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from collections.abc import Iterator
 from typing import Final
 
 _STOP: Final = re.compile(r"(?<=[.!?:;,])\s+|\s+[—–-]\s+")
@@ -19,17 +20,26 @@ def plain(text: str) -> str:
     return " ".join(words(text))
 
 
-def clauses(text: str) -> list[str]:
-    """The parts of a text that each say something: cut at stops and dashes, of a few words each."""
-    found: list[str] = []
+def clauses(text: str) -> Iterator[str]:
+    """The parts of a text that each say something: cut at stops and dashes, of a few words each.
+
+    A long text is read no further than the clause after the last one taken.
+    """
+    whole: list[str] = []
     begun: list[str] = []
-    for part in _STOP.split(text.strip()):
+    for part in _parts(text.strip()):
         begun += part.split()
         if len(begun) >= _WORDS_OF_A_CLAUSE:
-            found.append(" ".join(begun))
-            begun = []
-    if begun and found:
-        found[-1] = " ".join([found[-1], *begun])
-    elif begun:
-        found.append(" ".join(begun))
-    return found
+            if whole:
+                yield " ".join(whole)
+            whole, begun = begun, []
+    if whole or begun:
+        yield " ".join([*whole, *begun])
+
+
+def _parts(text: str) -> Iterator[str]:
+    start = 0
+    for stop in _STOP.finditer(text):
+        yield text[start : stop.start()]
+        start = stop.end()
+    yield text[start:]
