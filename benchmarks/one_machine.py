@@ -2,7 +2,8 @@
 
     .venv/bin/python benchmarks/one_machine.py [--quick]
 
-Every figure is a median over rounds in one run. Writes ``benchmarks/results/one_machine.json``.
+Every figure is a median over rounds in one run. A turn beside its embedding and a rating are called
+by wrk on one connection, in turns with the echo. Writes ``benchmarks/results/one_machine.json``.
 """
 
 from __future__ import annotations
@@ -26,7 +27,10 @@ sys.path.insert(0, str(Path(__file__).parent.parent))
 
 import httpx
 import psutil
-from benchmarks.harness import SEED, Figure, keep
+from benchmarks.harness import SEED, Figure, echo_server, keep
+from benchmarks.wrk import wrk
+
+from audiobot.telemetry.metrics import _SECONDS as BUCKETS
 
 WORDS = [
     "окна",
@@ -135,6 +139,11 @@ def milliseconds(call: Callable[[], object], times: int) -> list[float]:
     return spent
 
 
+def alone(url: str, body: str, seconds: float) -> float:
+    """The median of a call on one connection, in milliseconds."""
+    return wrk(url, [body], seconds, connections=1).p50
+
+
 async def fill(address: str, count: int) -> list[str]:
     """``count`` rated dialogues; their ids."""
     ids: list[str] = []
@@ -163,12 +172,14 @@ def main() -> None:
     quick = parser.parse_args().quick
     n = 60 if quick else 400
     many = 1_000 if quick else 10_000
+    seconds = 1.0 if quick else 4.0
     rounds = 1 if quick else 5
     start = Figure("second start to ready", "s", 3.0)
     meaning = Figure("second start to answering by meaning", "s")
     idle = Figure("idle memory", "MB", 300.0)
     turn = Figure("a turn beside its embedding, p50 at 1 connection", "ms", 2.0)
     rating = Figure("a rating, p50 at 1 connection", "ms")
+    echoed = Figure("the echo, p50 at 1 connection", "ms")
     new = Figure("a turn, new question, p50 at 1 connection", "ms")
     grown = Figure(
         f"turn p50 with {many:,} rated dialogues", "ms", 1.3, False, "with 100 rated dialogues"
@@ -176,7 +187,7 @@ def main() -> None:
     memory = Figure(f"memory with {many:,} rated dialogues", "MB")
     again = Figure(f"start to ready with {many:,} dialogues", "s")
     asked = "Как часто моют окна в подъезде?"
-    with tempfile.TemporaryDirectory() as folder:
+    with tempfile.TemporaryDirectory() as folder, echo_server(BUCKETS) as echo:
         data = Path(folder) / "data"
         Server(data).stop()
         for _ in range(rounds):
@@ -186,10 +197,11 @@ def main() -> None:
             time.sleep(2)
             idle.add(server.rss_megabytes())
             told = server.ask(asked)
-            turn.add(statistics.median(milliseconds(lambda s=server: s.ask(asked), n)))
-            rating.add(
-                statistics.median(milliseconds(lambda s=server, t=told: s.rate(t["log_id"], 5), n))
-            )
+            body = json.dumps({"message": asked})
+            rated = json.dumps({"log_id": told["log_id"], "rating": 5})
+            turn.add(alone(f"{server.address}/api/voice/process", body, seconds))
+            rating.add(alone(f"{server.address}/api/voice/feedback", rated, seconds))
+            echoed.add(alone(f"{echo}/echo", body, seconds))
             chance = random.Random(SEED)
             fresh = milliseconds(
                 lambda s=server, c=chance: s.ask(question(c, c.getrandbits(40))), n // 4
@@ -216,7 +228,7 @@ def main() -> None:
         again.add(last.seconds_to_ready)
         last.stop()
     if not quick:
-        keep("one_machine", [start, meaning, idle, turn, rating, new, grown, memory, again])
+        keep("one_machine", [start, meaning, idle, turn, rating, echoed, new, grown, memory, again])
 
 
 if __name__ == "__main__":

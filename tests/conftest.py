@@ -12,10 +12,14 @@ import pytest
 
 from audiobot.storage.dsn import parse_dsn
 from audiobot.storage.upgrading import upgrade
+from tests import forked, servers
 from tests.postgres import Cluster, cluster, template_of
 from tests.servers import Server, serving
 
 __all__ = ["cluster"]
+
+
+servers.begin = forked.begin
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:

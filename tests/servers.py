@@ -8,10 +8,11 @@ import signal
 import subprocess
 import sys
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import BinaryIO, Protocol
 
 import httpx
 
@@ -37,11 +38,33 @@ def run(data_dir: Path, *arguments: str, timeout: float = 60, stdin: str = "", *
     )
 
 
+class Process(Protocol):
+    """What is asked of a server's process, as ``subprocess.Popen`` gives it."""
+
+    pid: int
+
+    def poll(self) -> int | None: ...
+    def wait(self, timeout: float | None = None) -> int: ...
+    def send_signal(self, number: int, /) -> None: ...
+    def kill(self) -> None: ...
+
+
+def fresh(arguments: Sequence[str], env: Mapping[str, str], output: BinaryIO) -> Process:
+    """A process as people start it."""
+    return subprocess.Popen(
+        [*COMMAND, *arguments], env=env, stdout=output, stderr=subprocess.STDOUT
+    )
+
+
+begin = fresh
+"""How a server's process begins; the suites fork it instead (``forked.py``)."""
+
+
 @dataclass
 class Server:
     """A running server; ``client`` speaks to it, ``log`` is what it wrote."""
 
-    process: subprocess.Popen[bytes]
+    process: Process
     address: str
     data_dir: Path
     log_file: Path
@@ -99,12 +122,8 @@ def start(
     """Start a server and wait until it answers; the caller stops it."""
     log_file = data_dir.parent / f"{data_dir.name}-{time.monotonic_ns()}.log"
     with log_file.open("wb") as log:
-        process = subprocess.Popen(
-            [*COMMAND, "serve", "--host", host, "--port", str(port), *arguments],
-            env=environment(data_dir, PORT="8000", **settings),
-            stdout=log,
-            stderr=subprocess.STDOUT,
-        )
+        words = ["serve", "--host", host, "--port", str(port), *arguments]
+        process = begin(words, environment(data_dir, PORT="8000", **settings), log)
     deadline = time.monotonic() + 60
     while time.monotonic() < deadline:
         found = re.search(r'"address": "([^"]+)"', log_file.read_text(errors="replace"))

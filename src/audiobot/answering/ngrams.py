@@ -6,9 +6,10 @@ through postings, since a question has some sixty groups and the knowledge many 
 
 from __future__ import annotations
 
+import itertools
 import math
-from collections import Counter, OrderedDict
-from collections.abc import Iterable, Iterator, Sequence
+from collections import Counter, OrderedDict, defaultdict
+from collections.abc import Iterable, Sequence
 from typing import Final, NamedTuple
 
 import numpy as np
@@ -21,15 +22,17 @@ _ROWS_KEPT: Final = 1_000
 _MOSTLY: Final = 0.8
 
 
-def letter_groups(text: str) -> Iterator[str]:
+def letter_groups(text: str) -> list[str]:
     """The groups of 2-4 letters of each word, blanks around it; all of a shorter word is one."""
+    groups: list[str] = []
     for word in text.lower().split():
         letters = f" {word} "
         for size in _SIZES:
-            for start in range(max(1, len(letters) - size + 1)):
-                yield letters[start : start + size]
-            if size >= len(letters):
+            last = max(0, len(letters) - size)
+            groups += [letters[start : start + size] for start in range(last + 1)]
+            if last == 0:
                 break
+    return groups
 
 
 class Row(NamedTuple):
@@ -45,24 +48,45 @@ class Row(NamedTuple):
         return float(sum(mine.get(feature, 0.0) * weight for feature, weight in pairs))
 
 
-class Letters:
-    """Which groups there are and how rare: smoothed inverse document frequencies of ``texts``."""
+_Counted = tuple[NDArray[np.int32], Matrix]
 
-    def __init__(self, texts: Sequence[str]) -> None:
-        self.texts = len(texts)
-        held = Counter(group for text in texts for group in set(letter_groups(text)))
-        self.numbers = {group: number for number, group in enumerate(held)}
-        texts_with = np.fromiter(held.values(), np.float32, len(held))
-        self.rarity: Matrix = np.log((1.0 + len(texts)) / (1.0 + texts_with)) + 1.0
+
+def _arrays(places: Iterable[int], counts: Counter[str]) -> _Counted:
+    """Feature numbers, and how often each is there."""
+    size = len(counts)
+    return np.fromiter(places, np.int32, size), np.fromiter(counts.values(), np.float32, size)
+
+
+class Letters:
+    """Which groups there are and how rare: smoothed inverse document frequencies of some texts."""
+
+    def __init__(self, numbers: dict[str, int], texts_with: Matrix, texts: int) -> None:
+        self.texts = texts
+        self.numbers = numbers
+        self.rarity: Matrix = np.log((1.0 + texts) / (1.0 + texts_with)) + 1.0
         self.rarest = float(self.rarity.max(initial=1.0))
+
+    @classmethod
+    def of(cls, texts: Sequence[str]) -> tuple[Letters, list[Row]]:
+        """Those of ``texts``, and the row of each; every text is cut into groups once."""
+        numbers: defaultdict[str, int] = defaultdict(itertools.count().__next__)
+        counted: list[_Counted] = []
+        for text in texts:
+            counts = Counter(letter_groups(text))
+            counted.append(_arrays(map(numbers.__getitem__, counts), counts))
+        features = np.concatenate([np.empty(0, np.int32), *(found for found, _ in counted)])
+        texts_with = np.bincount(features, minlength=len(numbers)).astype(np.float32)
+        letters = cls(dict(numbers), texts_with, len(texts))
+        return letters, [letters._weighed_row(*found) for found in counted]
 
     def row(self, text: str) -> Row:
         """A text's groups, but those that no text has."""
         numbers = self.numbers
-        counts = Counter(numbers[group] for group in letter_groups(text) if group in numbers)
-        features = np.fromiter(counts.keys(), np.int32, len(counts))
-        weights = 1.0 + np.log(np.fromiter(counts.values(), np.float32, len(counts)))
-        weights *= self.rarity[features]
+        counts = Counter(group for group in letter_groups(text) if group in numbers)
+        return self._weighed_row(*_arrays((numbers[group] for group in counts), counts))
+
+    def _weighed_row(self, features: NDArray[np.int32], counts: Matrix) -> Row:
+        weights = (1.0 + np.log(counts)) * self.rarity[features]
         length = float(np.linalg.norm(weights))
         return Row(features, (weights / (length or 1.0)).astype(np.float32))
 
@@ -88,8 +112,7 @@ class NgramIndex:
         if before is not None and rows is not None:
             self.letters: Letters = before.letters
         else:
-            self.letters = Letters(texts)
-            rows = [self.letters.row(text) for text in texts]
+            self.letters, rows = Letters.of(texts)
         self._texts = len(texts)
         self._places = {text: place for place, text in enumerate(texts)}
         features = np.concatenate([np.empty(0, np.int32), *(row.features for row in rows)])

@@ -1,0 +1,83 @@
+"""Servers forked from a process that has imported the program: most of a start is imports.
+
+Each is a process of its own, with the environment, the output and the arguments of a command; what
+is imported is shared, and nothing runs before the fork. People start another way: the tests of
+commands do, and the benchmarks.
+"""
+
+from __future__ import annotations
+
+import multiprocessing
+import os
+import subprocess
+import sys
+from collections.abc import Mapping, Sequence
+from typing import BinaryIO
+
+from audiobot.cli import THREADS
+from tests.servers import Process, fresh
+
+_PRELOADED = ["audiobot.cli", "audiobot.main", "audiobot.answering.language_model"]
+_OF_PYTHON = ("PYTHONPATH", "PYTHONMALLOC", "PYTHONASYNCIODEBUG", *THREADS)
+_context = multiprocessing.get_context("forkserver")
+
+
+def begin(arguments: Sequence[str], env: Mapping[str, str], output: BinaryIO) -> Process:
+    """A server's process: forked, unless its interpreter is to differ from this one."""
+    if any(env.get(name) != os.environ.get(name) for name in _OF_PYTHON):
+        return fresh(arguments, env, output)
+    return Forked(arguments, env, output)
+
+
+class Forked:
+    """As much of ``subprocess.Popen`` as tests ask of a server."""
+
+    def __init__(self, arguments: Sequence[str], env: Mapping[str, str], output: BinaryIO) -> None:
+        _context.set_forkserver_preload(_PRELOADED)
+        before = dict(os.environ)
+        os.environ.update(THREADS)  # libraries read them when they are imported
+        try:
+            self._process = _context.Process(
+                target=_run, args=([*arguments], dict(env), output.name)
+            )
+            self._process.start()
+        finally:
+            os.environ.clear()
+            os.environ.update(before)
+        assert self._process.pid is not None
+        self.pid: int = self._process.pid
+
+    def poll(self) -> int | None:
+        """The exit code, negative after a signal; None while it runs."""
+        return self._process.exitcode
+
+    def wait(self, timeout: float | None = None) -> int:
+        """The exit code, once it has one."""
+        self._process.join(timeout)
+        code = self._process.exitcode
+        if code is None:
+            raise subprocess.TimeoutExpired("audiobot", timeout or 0.0)
+        return code
+
+    def send_signal(self, number: int) -> None:
+        """As from a terminal."""
+        if self.poll() is None:
+            os.kill(self.pid, number)
+
+    def kill(self) -> None:
+        """At once."""
+        self._process.kill()
+
+
+def _run(arguments: list[str], env: dict[str, str], output: str) -> None:
+    """What the child does, from its first step to its exit code."""
+    from audiobot.cli import main
+
+    descriptor = os.open(output, os.O_WRONLY | os.O_APPEND)
+    os.dup2(descriptor, 1)
+    os.dup2(descriptor, 2)
+    os.close(descriptor)
+    os.environ.clear()
+    os.environ.update(env)
+    sys.argv = ["audiobot", *arguments]
+    main()
