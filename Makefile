@@ -1,6 +1,6 @@
 # What the project does for you, by name. `make serve` and `make test` need nothing set up before.
 .DEFAULT_GOAL := help
-.PHONY: help install serve test lint unit guarantees metrics prove prove-tests soak pictures lock weights bench clean
+.PHONY: help install serve venv develop tools test lint unit guarantees metrics prove prove-tests soak pictures lock weights bench clean
 BIN := .venv/bin
 
 help: ## list these targets
@@ -12,13 +12,19 @@ install: ## put the command at .venv/bin/audiobot
 serve: install ## serve the API and the talk page on http://127.0.0.1:8000
 	@$(BIN)/audiobot serve
 
-develop:
+venv:
+	@scripts/setup
+
+develop: venv
 	@scripts/setup requirements-dev.lock
 
-test: develop ## the whole gate: lint, types, architecture, every suite
+tools: venv
 	@scripts/need-chromium
 	@scripts/need-pgbouncer
 	@scripts/need-promtool
+
+test: ## the whole gate: lint, types, architecture, every suite
+	@$(MAKE) --no-print-directory -j 2 develop tools
 	@scripts/gate
 
 lint: develop ## format, lint, types, architecture
