@@ -192,7 +192,8 @@ async def test_g20_totals_that_were_read_while_a_commits_reply_was_lost_do_not_f
     async with hybrid(tmp_path / "data", dsn) as store:
         await store.get_stats()
         await asyncio.sleep(1.5)  # house is kept, and not again for five seconds
-        proxy.drop_next_reply_to(r".*INSERT INTO voice_ratings.*")
+        # Not to the rows that a look at the database tries and takes back.
+        proxy.drop_next_reply_to(r"(?!WITH try_).*INSERT INTO voice_ratings.*")
         proxy.delay(0.1)
         rating = asyncio.create_task(store.update_rating(unknown, 5))
         readers = []

