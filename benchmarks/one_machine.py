@@ -197,16 +197,16 @@ def main() -> None:
             time.sleep(2)
             idle.add(server.rss_megabytes())
             told = server.ask(asked)
-            body = json.dumps({"message": asked})
-            rated = json.dumps({"log_id": told["log_id"], "rating": 5})
-            turn.add(alone(f"{server.address}/api/voice/process", body, seconds))
-            rating.add(alone(f"{server.address}/api/voice/feedback", rated, seconds))
-            echoed.add(alone(f"{echo}/echo", body, seconds))
             chance = random.Random(SEED)
             fresh = milliseconds(
                 lambda s=server, c=chance: s.ask(question(c, c.getrandbits(40))), n // 4
             )
             new.add(statistics.median(fresh))
+            body = json.dumps({"message": asked})
+            rated = json.dumps({"log_id": told["log_id"], "rating": 5})
+            turn.add(alone(f"{server.address}/api/voice/process", body, seconds))
+            rating.add(alone(f"{server.address}/api/voice/feedback", rated, seconds))
+            echoed.add(alone(f"{echo}/echo", body, seconds))
             server.stop()
 
         few = Server(Path(folder) / "few")
