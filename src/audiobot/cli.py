@@ -18,7 +18,7 @@ from audiobot.domain import Language
 from audiobot.errors import AudioBotError
 from audiobot.messages import sentence
 
-THREADS: Final = {"OMP_WAIT_POLICY": "passive", "OPENBLAS_NUMTHREADS": "1"}
+THREADS: Final = {"OMP_WAIT_POLICY": "passive", "OPENBLAS_NUM_THREADS": "1"}
 """Read by libraries when they are loaded. Our matrices are small: a second thread for them costs
 more than it brings, and threads that spin while they wait take the cores from those that work."""
 
