@@ -7,9 +7,7 @@ from __future__ import annotations
 
 import asyncio
 import hashlib
-import re
 import time
-from collections import OrderedDict
 from collections.abc import Sequence
 from typing import Final
 from uuid import NAMESPACE_URL, UUID, uuid5
@@ -30,6 +28,7 @@ from audiobot.domain import (
     RatingOutcome,
     check_text,
     spoken_language,
+    words_of,
 )
 from audiobot.entropy import random_name
 from audiobot.errors import IdempotencyMismatch, InvalidValue, Unavailable, UnknownDialogue
@@ -60,7 +59,7 @@ def idempotency_of(key: str | None, call: str, *parts: object) -> Idempotency | 
 
 def _check_language(answer: str, language: Language) -> None:
     """Raise ``InvalidValue`` for an answer that has words enough, and none in ``language``."""
-    words = re.findall(r"[^\W\d_]+", answer)
+    words = words_of(answer)
     ours = [word for word in words if spoken_language(word) == language]
     if len(words) >= _ENOUGH_WORDS and not ours:
         raise InvalidValue("correction_language", field="answer")
@@ -94,7 +93,7 @@ class ConversationService:
         self._store = store
         self._meter = meter
         self._answerer = answerer
-        self._languages: OrderedDict[str, Language] = OrderedDict()
+        self._languages: dict[str, Language] = {}
         self._rated: dict[UUID, None] = {}
         self._learning: asyncio.Task[None] | None = None
         self._taking_up: set[asyncio.Task[None]] = set()
@@ -131,15 +130,13 @@ class ConversationService:
 
     def _language(self, session: str, message: str, preferred: Language) -> Language:
         """The session's language: set by the first message, changed by three words at least."""
-        words = re.findall(r"[^\W\d_]+", message)
         spoken = spoken_language(message)
-        pinned = self._languages.get(session)
-        if spoken is None or (pinned is not None and len(words) < _ENOUGH_WORDS):
+        pinned = self._languages.pop(session, None)
+        if spoken is None or (pinned is not None and len(words_of(message)) < _ENOUGH_WORDS):
             spoken = pinned or preferred
-        self._languages[session] = spoken
-        self._languages.move_to_end(session)
+        self._languages[session] = spoken  # at the end: who asked last is forgotten last
         while len(self._languages) > _SESSIONS:
-            self._languages.popitem(last=False)
+            del self._languages[next(iter(self._languages))]
         return spoken
 
     async def session_of(self, log_id: UUID) -> str:

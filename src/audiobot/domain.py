@@ -29,6 +29,8 @@ MAX_WORDINGS = 50
 """Questions that one correction may answer."""
 MAX_TURNS = 1_000
 """Turns that one correction may settle, or one call dismiss."""
+_WORDS = re.compile(r"[^\W\d_]+")
+_CYRILLIC = re.compile("[а-яёА-ЯЁ]")
 _OWN_WORDS = frozenset({"retrieval", "correction"})
 MAX_DETAILS = 1_000_000
 """What an evaluation may tell beside its numbers."""
@@ -338,10 +340,15 @@ class StorageStatus(msgspec.Struct, frozen=True, kw_only=True):
     evicted: int = 0
 
 
+def words_of(text: str) -> list[str]:
+    """The words of a text: runs of letters."""
+    return _WORDS.findall(text)
+
+
 def spoken_language(text: str) -> Language | None:
     """Russian or English by the letters of most words; None without a word."""
-    words = re.findall(r"[^\W\d_]+", text)
-    cyrillic = sum(bool(re.search("[а-яёА-ЯЁ]", word)) for word in words)
+    words = words_of(text)
+    cyrillic = sum(_CYRILLIC.search(word) is not None for word in words)
     if not words:
         return None
     return "ru" if 2 * cyrillic >= len(words) else "en"

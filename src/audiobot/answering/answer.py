@@ -63,7 +63,7 @@ class KnowledgeAnswerer:
         embedding: EmbeddingService,
         weights: Weights,
         *,
-        sample: Callable[[], list[KnowledgeItem]],
+        sample: Callable[[], Sequence[KnowledgeItem]],
         language_model: LanguageModel | None = None,
         min_rating: int = 4,
         error_rate: float = 0.1,
@@ -80,7 +80,7 @@ class KnowledgeAnswerer:
         self._whitening = NO_WHITENING
         self._mind: Mind | None = None
         self._first_mind = asyncio.Event()
-        self._items: list[KnowledgeItem] = []
+        self._items: Sequence[KnowledgeItem] = ()
         self._laid: Known | None = None
         self._corrected_at: datetime | None = None
         self._learner: Learner | None = None
@@ -227,7 +227,8 @@ class KnowledgeAnswerer:
 
     async def _read_knowledge(self) -> None:
         sources = await self._store.get_knowledge()
-        self._items = [item for source in sources for item in source.items] or self._sample()
+        items = [item for source in sources for item in source.items]
+        self._items = items or self._sample()
 
     async def _known(self, call: int | None = None) -> Known:
         """What was read of knowledge, under the corrections in force, as of now or of ``call``."""

@@ -10,7 +10,7 @@ drawn to nothing while few have spoken. With ratings dealt at random it is nothi
 
 from __future__ import annotations
 
-from collections import OrderedDict, defaultdict
+from collections import defaultdict
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Final, NamedTuple
 
@@ -34,27 +34,26 @@ class Raters:
 
     def __init__(self, most: int = MOST_RATERS) -> None:
         self._most = most
-        self._given: OrderedDict[str, tuple[int, int]] = OrderedDict()
+        self._given: dict[str, tuple[int, int]] = {}
         self._means = 0.0
 
     def copy(self) -> Raters:
         """As they are now."""
         other = Raters(self._most)
-        other._given, other._means = OrderedDict(self._given), self._means
+        other._given, other._means = self._given.copy(), self._means
         return other
 
     def rated(self, rater: str | None, rating: int, before: int | None = None) -> None:
         """``rater`` gave ``rating``, in place of ``before`` if that is given."""
         if rater is None:
             return
-        count, total = self._given.get(rater, (0, 0))
+        count, total = self._given.pop(rater, (0, 0))
         self._means -= total / count if count else 0.0
         count, total = count + (before is None), total + rating - (before or 0)
-        self._given[rater] = (count, total)
-        self._given.move_to_end(rater)
+        self._given[rater] = (count, total)  # at the end: who rated last is forgotten last
         self._means += total / count
         while len(self._given) > self._most:
-            _, (count, total) = self._given.popitem(last=False)
+            count, total = self._given.pop(next(iter(self._given)))
             self._means -= total / count
 
     def withdrawn(self, rater: str | None, rating: int) -> None:

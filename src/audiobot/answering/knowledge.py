@@ -12,7 +12,8 @@ import csv
 import hashlib
 import io
 import re
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
+from functools import cache
 from importlib import resources
 from pathlib import Path
 from typing import Final, NamedTuple
@@ -32,6 +33,8 @@ MAX_BROKEN: Final = 1_000
 MAX_ROW_LINES: Final = 1_000
 """Bounds of a hostile table: lines that an unclosed quote may swallow, and how often it may."""
 
+_CYRILLIC: Final = re.compile("[а-яёА-ЯЁ]+")
+_LATIN: Final = re.compile("[a-zA-Z]+")
 _HEADING: Final = re.compile(r"(#{1,6})\s+(.*?)\s*#*\s*")
 _FENCE: Final = re.compile(r" {0,3}(`{3,}|~{3,})(.*)")
 _DISCLAIMER: Final = re.compile("^\\*Образец: .*\\*$".encode(), re.MULTILINE)
@@ -54,8 +57,7 @@ class Parsed(NamedTuple):
 
 def language_of(text: str) -> Language:
     """Russian unless the text has Latin letters and no Cyrillic ones to speak of."""
-    cyrillic = sum("а" <= c <= "я" or c == "ё" for c in text.lower())
-    latin = sum("a" <= c <= "z" for c in text.lower())
+    cyrillic, latin = (sum(map(len, kind.findall(text))) for kind in (_CYRILLIC, _LATIN))
     return "en" if latin > 3 * cyrillic else "ru"
 
 
@@ -108,10 +110,11 @@ def read_file(path: Path) -> bytes:
         raise SetupError("knowledge_unreadable", path=shown(path), cause=cause) from error
 
 
-def sample_items() -> list[KnowledgeItem]:
-    """What the sample company knows, without the line that says it is made up."""
+@cache
+def sample_items() -> Sequence[KnowledgeItem]:
+    """What the sample company knows, without the line that says it is made up; read once."""
     texts = [(path.name, _DISCLAIMER.sub(b"", read_file(path))) for path in sample_files()]
-    return [item for name, text in texts for item in parse(name, text).items]
+    return tuple(item for name, text in texts for item in parse(name, text).items)
 
 
 def parse(source: str, data: bytes) -> Parsed:

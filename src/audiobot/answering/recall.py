@@ -6,7 +6,6 @@ the newest ``MAX_EXEMPLARS`` of them; the store stays the only place where they 
 
 from __future__ import annotations
 
-from collections import OrderedDict
 from collections.abc import Sequence
 from datetime import datetime
 from typing import Final, NamedTuple
@@ -50,8 +49,14 @@ class Near(NamedTuple):
 
 
 class _Point(NamedTuple):
+    """A question and the dialogues that speak for it, the oldest first."""
+
     question: str
-    dialogues: dict[UUID, Exemplar]
+    dialogues: tuple[Exemplar, ...]
+
+    def without(self, log_id: UUID) -> tuple[Exemplar, ...]:
+        """The others."""
+        return tuple(exemplar for exemplar in self.dialogues if exemplar.log_id != log_id)
 
 
 class Recall:
@@ -69,7 +74,7 @@ class Recall:
         self.last_change: datetime | None = None
         self.generation = 0
         self._graph = Index(ndim=dimension, metric=MetricKind.Cos, dtype=ScalarKind.F16)
-        self._point_of: OrderedDict[UUID, int] = OrderedDict()
+        self._point_of: dict[UUID, int] = {}
         self._points: dict[int, _Point] = {}
         self._numbers: dict[str, int] = {}
         self._next = 0
@@ -80,7 +85,9 @@ class Recall:
     def get(self, log_id: UUID) -> Exemplar | None:
         """The exemplar of a dialogue, if it is in."""
         number = self._point_of.get(log_id)
-        return None if number is None else self._points[number].dialogues[log_id]
+        if number is None:
+            return None
+        return next(e for e in self._points[number].dialogues if e.log_id == log_id)
 
     def add(self, questions: Sequence[str], exemplars: Sequence[Exemplar], vectors: Matrix) -> None:
         """Take exemplars in, oldest first; of a dialogue that is in already the words stay."""
@@ -93,17 +100,16 @@ class Recall:
             if number is None:
                 number = self._numbers[question] = self._next
                 self._next += 1
-                self._points[number] = _Point(question, {})
+                self._points[number] = _Point(question, ())
                 new[number] = vector
-            said = self._points[number].dialogues
-            said.pop(exemplar.log_id, None)
-            said[exemplar.log_id] = exemplar
-            self._point_of[exemplar.log_id] = number
-            self._point_of.move_to_end(exemplar.log_id)
+            point = self._points[number]
+            said = (*point.without(exemplar.log_id), exemplar)
+            self._points[number] = point._replace(dialogues=said[-PER_QUESTION:])
+            self._point_of.pop(exemplar.log_id, None)
+            self._point_of[exemplar.log_id] = number  # at the end: the newest goes last
             self._changed(exemplar, exemplar.at)
-            if len(said) > PER_QUESTION:
-                oldest = next(iter(said))
-                del said[oldest], self._point_of[oldest]
+            for oldest in said[:-PER_QUESTION]:
+                del self._point_of[oldest.log_id]
         if new:
             self._graph.add(np.fromiter(new, np.uint64, len(new)), np.stack([*new.values()]))
         while len(self._point_of) > self.limit:
@@ -112,13 +118,16 @@ class Recall:
 
     def discard(self, log_id: UUID, at: datetime | None = None) -> None:
         """Let go of a dialogue that no longer counts; unknown ones are no error."""
-        number = self._point_of.pop(log_id, None)
-        if number is None:
+        gone = self.get(log_id)
+        if gone is None:
             return
+        number = self._point_of.pop(log_id)
         self.generation += 1
         point = self._points[number]
-        gone = point.dialogues.pop(log_id)
-        if not point.dialogues:
+        left = point.without(log_id)
+        if left:
+            self._points[number] = point._replace(dialogues=left)
+        else:
             del self._points[number], self._numbers[point.question]
             self._graph.remove(number)
         if at is not None:
@@ -139,7 +148,7 @@ class Recall:
         if not points:
             return [], [], np.zeros((0, self._graph.ndim), dtype=np.float32)
         numbers = np.fromiter((number for number, _ in points), np.uint64, len(points))
-        said = [tuple(point.dialogues.values()) for _, point in points]
+        said = [point.dialogues for _, point in points]
         vectors = np.asarray(self._graph.get(numbers), dtype=np.float32)
         return [point.question for _, point in points], said, vectors
 
@@ -156,6 +165,5 @@ class Recall:
         ):
             point = self._points.get(number)
             if point is not None:
-                said = tuple(reversed(point.dialogues.values()))
-                found.append(Near(point.question, row, 1.0 - distance, said))
+                found.append(Near(point.question, row, 1.0 - distance, point.dialogues[::-1]))
         return found

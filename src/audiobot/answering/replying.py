@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from functools import cache
 from typing import Final
 from uuid import UUID
 
@@ -100,6 +101,7 @@ def _rounded(verdict: Verdict) -> float | None:
     return None if verdict.confidence is None else round(verdict.confidence, 4)
 
 
+@cache  # one for all dialogues, which are held by the thousand
 def _versions(encoder: str) -> dict[str, str]:
     return {"encoder": encoder, "ranking": VERSION}
 

@@ -535,8 +535,8 @@ class StorageAdapter:
         """True while a well-formed id may be genuine though it does not prove itself."""
         return not self._keys_known or self._adopted
 
-    async def _ask(self, log_id: UUID) -> tuple[Conversation | None, tuple[int, bytes], bool]:
-        """A dialogue as PostgreSQL has it, its rating's version, and whether it could be asked."""
+    async def _ask(self, log_id: UUID) -> tuple[Conversation | None, int, bool]:
+        """A dialogue as PostgreSQL has it, its rating's rank, and whether it could be asked."""
         for _ in range(2):
             home = self._home
             if home is None:
@@ -547,7 +547,7 @@ class StorageAdapter:
                 self._met(trouble)
                 if trouble.reason != "lost":
                     break  # a connection that was cut says nothing of the next one
-        return None, (0, b""), not self._hybrid
+        return None, 0, not self._hybrid
 
     async def replace_knowledge(self, name: str, items: Sequence[KnowledgeItem]) -> bool:
         """Replace a source's items; see the port."""
@@ -706,7 +706,7 @@ class StorageAdapter:
             # Before PostgreSQL is asked: what is carried meanwhile is found in one of the two.
             local = await self._local.get(log_id)
             ahead = (await self._local.newest_ratings([log_id])).get(log_id)
-        found, version, asked = await self._ask(log_id)
+        found, rank, asked = await self._ask(log_id)
         if found is None:
             found = local if asked or local is not None else await self._local.get(log_id)
             if found is None and not self._ids.genuine(log_id) and (asked or not self._any_id):
@@ -715,10 +715,10 @@ class StorageAdapter:
                 self._switch.sure = False  # a heartbeat may have been well since it was asked
             return found
         held = self.in_memory_storage.get(log_id)
-        if ahead is not None and (ahead.version, ahead.op_id.bytes) > version:
-            version = (ahead.version, ahead.op_id.bytes)
+        if ahead is not None and ahead.rank > rank:
+            rank = ahead.rank
             found = with_rating(found, ahead)
-        if held is not None and self.in_memory_storage.version(log_id) > version:
+        if held is not None and self.in_memory_storage.rank(log_id) > rank:
             found = with_rating_of(found, held)
         return found
 

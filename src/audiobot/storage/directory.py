@@ -91,7 +91,7 @@ class DataDirectory:
 
     def free_bytes(self) -> int:
         """Bytes that this process may still write on the directory's file system."""
-        usage = os.statvfs(self.path)
+        usage = os.fstatvfs(self._fd)
         return usage.f_bavail * usage.f_frsize
 
     def announce(self, address: str, token: str) -> None:

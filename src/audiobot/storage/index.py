@@ -185,6 +185,7 @@ class Index:
     def __init__(self, path: Path) -> None:
         self.path = path
         self._seal = path.with_name(path.name + ".seal")
+        self._applied = 0
         self._write = self._open()
         self._read = _connect(path, write=False)
         self._read_lock = threading.Lock()
@@ -253,33 +254,39 @@ class Index:
     def transaction(self) -> Iterator[None]:
         """All that is applied inside becomes true together, or not at all."""
         self._write.execute("BEGIN IMMEDIATE")
+        self._applied = 0
         try:
             yield
+            if self._applied:
+                self._write.execute(
+                    "UPDATE meta SET value = ? WHERE name = 'applied'", (self._applied,)
+                )
             self._write.execute("COMMIT")
         except BaseException:
             if self._write.in_transaction:
                 self._write.execute("ROLLBACK")
             raise
 
-    def stamp(self, operation: Operation) -> int:
-        """The version that a live write of ``operation`` takes: above what is stored."""
+    def stamp(self, operation: Operation, row: Row | None = None) -> int:
+        """The version that a live write of ``operation`` takes: above what is stored.
+
+        ``row`` is what is known of the dialogue that is rated.
+        """
         match operation:
-            case RateConversation():
-                row = self._write.execute(
-                    "SELECT version FROM dialogue WHERE log_id = ?", (operation.log_id.bytes,)
-                ).fetchone()
-            case ReplaceKnowledge():
-                row = self._write.execute(
+            case RateConversation(version=given):
+                stored = row.version if row is not None else 0
+            case ReplaceKnowledge(version=given):
+                found = self._write.execute(
                     "SELECT version FROM knowledge WHERE source = ?", (operation.source.name,)
                 ).fetchone()
-            case Correct() | Dismiss():
-                row = (teaching.stored_version(self._write, operation),)
+                stored = found[0] if found is not None else 0
+            case Correct(correction=correction):
+                given = correction.version
+                stored = teaching.stored_version(self._write, operation)
+            case Dismiss(version=given):
+                stored = teaching.stored_version(self._write, operation)
             case AddConversation() | Evaluate():
                 return 0
-        given = (
-            operation.correction.version if isinstance(operation, Correct) else operation.version
-        )
-        stored = row[0] if row and row[0] is not None else 0
         return max(given, stored + 1)
 
     def known(self, idempotency: Idempotency | None) -> Known | None:
@@ -307,14 +314,12 @@ class Index:
             case Evaluate(metrics=metrics):
                 at = microseconds(metrics.created_at)
                 teaching.evaluate(self._write, position, operation, at)
-        self._write.execute("UPDATE meta SET value = ? WHERE name = 'applied'", (sequence,))
+        self._applied = sequence
 
     def apply_gap(self, gap: Gap) -> None:
         """Remember a range of records that damage took."""
         self._write.execute("INSERT OR IGNORE INTO gap VALUES (?, ?)", (gap.first, gap.last))
-        self._write.execute(
-            "UPDATE meta SET value = max(value, ?) WHERE name = 'applied'", (gap.last,)
-        )
+        self._applied = max(self._applied, gap.last)
 
     def _add(self, position: Position, operation: AddConversation) -> None:
         told = operation.conversation

@@ -194,8 +194,8 @@ class Journal:
         self.oldest_segment = numbers[0] if numbers else 1
         if numbers:
             self._segment = numbers[-1]
-            flags = os.O_RDWR | os.O_APPEND | os.O_CLOEXEC
-            self._fd = os.open(self._segment_path(self._segment), flags)
+            self._written_to = str(self._segment_path(self._segment))
+            self._fd = os.open(self._written_to, os.O_RDWR | os.O_APPEND | os.O_CLOEXEC)
             self._durable = os.fstat(self._fd).st_size
         else:
             self._fd, self._segment = -1, 0
@@ -272,6 +272,7 @@ class Journal:
         if self._fd >= 0:
             os.close(self._fd)
         self._fd, self._segment, self._durable = fd, number, HEADER.size
+        self._written_to = str(path)  # asked for at each commit: a path costs more than the asking
 
     # -- what was carried elsewhere ----------------------------------------------------------
 
@@ -349,7 +350,7 @@ class Journal:
         What is written to a deleted file is gone with the process, however well it is synced.
         """
         try:
-            here, there = os.fstat(self._fd), os.stat(self._segment_path(self._segment))
+            here, there = os.fstat(self._fd), os.stat(self._written_to)
         except OSError as error:
             raise StorageUnavailable("journal_unwritable", retry_after=10) from error
         if (here.st_dev, here.st_ino) != (there.st_dev, there.st_ino):

@@ -58,6 +58,7 @@ from audiobot.storage.operations import (
     encode,
     key_of,
     moment_of,
+    rank_of,
     stamped,
     with_rating,
 )
@@ -188,7 +189,7 @@ class LocalStore:
         for row in self.index.newest(self.memory.max_conversations):
             conversation = self._assemble(row)
             if conversation is not None:
-                self.memory.hold(conversation, (row.version, b""))
+                self.memory.hold(conversation, rank_of(row.version))
 
     def _catch_up(self, progress: Callable[[int], None] = lambda done: None) -> None:
         """Apply to the index whatever the journal holds beyond it."""
@@ -394,7 +395,7 @@ class LocalStore:
                 row = self.index.find(result.operation.conversation.log_id)
                 conversation = self._assemble(row) if row else None
                 if row is not None and conversation is not None:
-                    self.memory.hold(conversation, (row.version, b""))
+                    self.memory.hold(conversation, rank_of(row.version))
                 return
             self.memory.apply(result.operation)
 
@@ -465,25 +466,24 @@ class LocalStore:
         earlier = self._earlier(known.position, staged) if known else None
         if known is not None and earlier is not None:
             return _committed(earlier, False, self.index.row(known.log_id))
-        log_id: UUID | None = None
+        row: Row | None = None
         match operation:
             case AddConversation(conversation=conversation):
-                log_id = conversation.log_id
-                row = self.index.row(log_id)
+                row = self.index.row(conversation.log_id)
                 if row is not None and row.position is not None:
                     if not self.index.same_content(conversation):
                         self.index.count_conflict()
                     first = self._earlier(row.position, staged)
                     return _committed(first or operation, False, row)
-            case RateConversation():
-                log_id = operation.log_id
+            case RateConversation(log_id=log_id):
+                row = self.index.row(log_id)
             case ReplaceKnowledge():
                 if self._alone and self.index.same_knowledge(operation.source):
                     return Committed(operation, False)
             case _:
                 pass
         replaced = self._in_place_of(operation, staged)
-        operation = stamped(operation, self.index.stamp(operation))
+        operation = stamped(operation, self.index.stamp(operation, row))
         sequence = self.journal.next_sequence
         payload = encode(operation)
         if len(payload) > MAX_PAYLOAD:
@@ -491,7 +491,6 @@ class LocalStore:
         position = self.journal.stage(payload)
         self.index.apply(sequence, position, operation)
         staged[position] = operation
-        row = self.index.row(log_id) if log_id else None
         if isinstance(operation, AddConversation):
             answered = operation.conversation.outcome == "answered"
             return Committed(operation, True, True, answered, row.rating if row else None)

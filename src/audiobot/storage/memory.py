@@ -41,7 +41,7 @@ class SafeInMemoryStorage:
         self.evictions = 0
         self._held: dict[UUID, Conversation] = {}
         self._unrated: dict[UUID, None] = {}
-        self._versions: dict[UUID, tuple[int, bytes]] = {}
+        self._ranks: dict[UUID, int] = {}
         self._early: OrderedDict[UUID, RateConversation] = OrderedDict()
         self._bytes = 0
 
@@ -67,9 +67,9 @@ class SafeInMemoryStorage:
         """The dialogue if it is held."""
         return self._held.get(log_id)
 
-    def version(self, log_id: UUID) -> tuple[int, bytes]:
-        """The version of the rating held, with its ``op_id``; zero when there is none."""
-        return self._versions.get(log_id, (0, b""))
+    def rank(self, log_id: UUID) -> int:
+        """The rank of the rating held; zero when there is none."""
+        return self._ranks.get(log_id, 0)
 
     def early(self, log_id: UUID) -> RateConversation | None:
         """The newest rating of a dialogue that is not held, if it came lately."""
@@ -86,15 +86,18 @@ class SafeInMemoryStorage:
             case _:
                 pass  # knowledge and corrections are held by whoever answers from them
 
-    def hold(self, conversation: Conversation, version: tuple[int, bytes] = (0, b"")) -> None:
-        """Keep a dialogue at hand, evicting others if that takes it over a bound."""
+    def hold(self, conversation: Conversation, rank: int = 0) -> None:
+        """Keep a dialogue at hand, evicting others if that takes it over a bound.
+
+        ``rank`` is that of its rating.
+        """
         log_id = conversation.log_id
         early = self._early.pop(log_id, None)
-        if early is not None and (early.version, early.op_id.bytes) > version:
+        if early is not None and early.rank > rank:
             conversation = with_rating(conversation, early)
-            version = (early.version, early.op_id.bytes)
+            rank = early.rank
         self._held[log_id] = conversation
-        self._versions[log_id] = version
+        self._ranks[log_id] = rank
         self._bytes += _weight(conversation)
         if conversation.rating is None:
             self._unrated[log_id] = None
@@ -105,28 +108,28 @@ class SafeInMemoryStorage:
 
     def _rate(self, operation: RateConversation) -> None:
         held = self._held.get(operation.log_id)
-        version = (operation.version, operation.op_id.bytes)
+        rank = operation.rank
         if held is None:
             # Its dialogue may come after it: then the rating is here.
             known = self._early.get(operation.log_id)
-            if known is None or version > (known.version, known.op_id.bytes):
+            if known is None or rank > known.rank:
                 self._early[operation.log_id] = operation
                 self._early.move_to_end(operation.log_id)
             while len(self._early) > MAX_EARLY:
                 self._early.popitem(last=False)
             return
-        if version <= self._versions[operation.log_id]:
+        if rank <= self._ranks[operation.log_id]:
             return
         now_rated = with_rating(held, operation)
         self._held[operation.log_id] = now_rated
-        self._versions[operation.log_id] = version
+        self._ranks[operation.log_id] = rank
         self._unrated.pop(operation.log_id, None)
         self._bytes += _weight(now_rated) - _weight(held)
 
     def _evict(self, log_id: UUID) -> None:
         self._bytes -= _weight(self._held.pop(log_id))
         self._unrated.pop(log_id, None)
-        self._versions.pop(log_id, None)
+        self._ranks.pop(log_id, None)
         self.evictions += 1
 
 

@@ -57,6 +57,11 @@ class AddConversation(
     idempotency: Idempotency | None = None
 
 
+def rank_of(version: int, op_id: UUID | None = None) -> int:
+    """One number for a rating's version and, where two have the same, its id; 0 for no rating."""
+    return version << 128 | (op_id.int if op_id is not None else 0)
+
+
 class RateConversation(
     msgspec.Struct, frozen=True, gc=False, kw_only=True, tag="rate", omit_defaults=True
 ):
@@ -77,6 +82,11 @@ class RateConversation(
     rater: str | None = None
     by_operator: bool = False
     idempotency: Idempotency | None = None
+
+    @property
+    def rank(self) -> int:
+        """Its place among the ratings of its dialogue: the highest counts."""
+        return rank_of(self.version, self.op_id)
 
 
 class ReplaceKnowledge(

@@ -61,6 +61,7 @@ from audiobot.storage.operations import (
     Operation,
     OperationIds,
     RateConversation,
+    rank_of,
 )
 from audiobot.storage.session import Session, Step, prepare
 from audiobot.storage.trouble import DatabaseTrouble, DataRefused
@@ -76,9 +77,7 @@ _FOLD_AT_ONCE: Final = 50_000
 _OVERLAP: Final = timedelta(seconds=8)
 """A rating is dated before its transaction commits: what is heard is heard again for so long."""
 _DAY: Final = timedelta(hours=24)
-Version = tuple[int, bytes]
 """A rating's version with its ``op_id``, which breaks ties."""
-NO_VERSION: Final[Version] = (0, b"")
 _FIRST: Final = (datetime(1, 1, 1, tzinfo=UTC), UUID(int=0))
 
 
@@ -377,15 +376,14 @@ class PostgresStore:
     ) -> Sequence[Any]:
         return (await self._at_once(seconds or self.read_seconds, (statement, values)))[0]
 
-    async def get(self, log_id: UUID) -> tuple[Conversation | None, Version]:
-        """The dialogue with its current rating, if it is there, and that rating's version."""
+    async def get(self, log_id: UUID) -> tuple[Conversation | None, int]:
+        """The dialogue with its current rating, if it is there, and that rating's rank."""
         rows = await self._read(sql.GET, {"id": log_id}, self.write_seconds)
         if not rows:
-            return None, NO_VERSION
+            return None, 0
         row = rows[0]
         rated = row.rating_version is not None
-        version = (row.rating_version, row.rating_op.bytes) if rated else NO_VERSION
-        return conversation_of(row), version
+        return conversation_of(row), rank_of(row.rating_version, row.rating_op) if rated else 0
 
     async def earlier(self, idempotency: Idempotency) -> Committed | None:
         """The operation committed under this key within 24 hours, if there is one."""
