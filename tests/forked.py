@@ -1,6 +1,6 @@
-"""Servers forked from a process that has imported the program: most of a start is imports.
+"""AudioBot forked from a process that has imported it: most of a start is imports.
 
-Each is a process of its own, with the environment, the output and the arguments of a command; what
+Each is a process of its own, with the environment, the files and the arguments of a command; what
 is imported is shared, and nothing runs before the fork. People start another way: the tests of
 commands do, and the benchmarks.
 """
@@ -18,25 +18,34 @@ from unittest.mock import patch
 from audiobot.cli import THREADS
 from tests.servers import Process, fresh
 
-_OF_PYTHON = ("PYTHONPATH", "PYTHONMALLOC", "PYTHONASYNCIODEBUG", *THREADS)
+_OF_PYTHON = ("PYTHONPATH", "PYTHONMALLOC", "PYTHONASYNCIODEBUG", "PYTHONIOENCODING", *THREADS)
 _context = multiprocessing.get_context("forkserver")
 _context.set_forkserver_preload(
     ["audiobot.cli", "audiobot.main", "audiobot.answering.language_model"]
 )
 
 
-def begin(arguments: Sequence[str], env: Mapping[str, str], output: BinaryIO) -> Process:
-    """A server's process: forked, unless its interpreter is to differ from this one."""
+def begin(
+    arguments: Sequence[str],
+    env: Mapping[str, str],
+    output: BinaryIO,
+    errors: BinaryIO | None = None,
+    given: BinaryIO | None = None,
+) -> Process:
+    """As ``fresh``, but forked, unless the interpreter is to differ from this one."""
     if any(env.get(name) != os.environ.get(name) for name in _OF_PYTHON):
-        return fresh(arguments, env, output)
-    return Forked(arguments, env, output)
+        return fresh(arguments, env, output, errors, given)
+    files = (given.name if given else os.devnull, output.name, (errors or output).name)
+    return Forked(arguments, env, files)
 
 
 class Forked:
-    """As much of ``subprocess.Popen`` as tests ask of a server."""
+    """As much of ``subprocess.Popen`` as tests ask of a process; ``files`` are its first three."""
 
-    def __init__(self, arguments: Sequence[str], env: Mapping[str, str], output: BinaryIO) -> None:
-        told = ([*arguments], dict(env), output.name)
+    def __init__(
+        self, arguments: Sequence[str], env: Mapping[str, str], files: tuple[str, str, str]
+    ) -> None:
+        told = ([*arguments], dict(env), files)
         self._process = _context.Process(target=_run, args=told)
         with patch.dict(os.environ, THREADS):  # libraries read them when they are imported
             self._process.start()
@@ -65,14 +74,16 @@ class Forked:
         self._process.kill()
 
 
-def _run(arguments: list[str], env: dict[str, str], output: str) -> None:
+def _run(arguments: list[str], env: dict[str, str], files: tuple[str, str, str]) -> None:
     """What the child does, from its first step to its exit code."""
     from audiobot.cli import main
 
-    descriptor = os.open(output, os.O_WRONLY | os.O_APPEND)
-    os.dup2(descriptor, 1)
-    os.dup2(descriptor, 2)
-    os.close(descriptor)
+    for number, name in enumerate(files):
+        descriptor = os.open(name, os.O_WRONLY | os.O_APPEND if number else os.O_RDONLY)
+        os.dup2(descriptor, number)
+        os.close(descriptor)
+    # The one there was is closed by multiprocessing.
+    sys.stdin = open(0, encoding="utf-8", closefd=False)  # noqa: SIM115  # for good
     os.environ.clear()
     os.environ.update(env)
     sys.argv = ["audiobot", *arguments]

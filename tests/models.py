@@ -23,6 +23,8 @@ from typing import Any
 
 import httpx
 
+from tests.servers import client_of
+
 REAL_NAME = "gemma-3-270m"
 TALKER_NAME = "talker-1"
 TEMPLATE = (
@@ -76,8 +78,9 @@ def real_model(port: int | None = None) -> Iterator[RealModel]:
             assert process.poll() is None, "the model's server died"
             assert time.monotonic() < deadline, "the model's server did not start"
             try:
-                if httpx.get(f"{running.base_url}/models", trust_env=False).status_code == 200:
-                    break
+                with client_of(running.base_url) as client:
+                    if client.get("/models").status_code == 200:
+                        break
             except httpx.TransportError:
                 time.sleep(0.05)
         yield running

@@ -89,7 +89,7 @@ class Load:
         kept = 0 if self.fresh else 100
         limits = httpx.Limits(max_connections=400, max_keepalive_connections=kept)
         return httpx.AsyncClient(
-            base_url=self.address, timeout=timeout, trust_env=False, limits=limits
+            base_url=self.address, timeout=timeout, trust_env=False, verify=False, limits=limits
         )
 
     @property

@@ -16,7 +16,7 @@ from pathlib import Path
 import httpx
 
 from tests.proxy import free_port
-from tests.servers import Server
+from tests.servers import Server, client_of
 
 RULES = Path(__file__).parent.parent / "deploy" / "alerts.yml"
 _CONFIGURATION = """
@@ -56,7 +56,7 @@ class Prometheus:
                 stdout=log,
                 stderr=subprocess.STDOUT,
             )
-        self._client = httpx.Client(base_url=f"http://127.0.0.1:{port}", trust_env=False)
+        self._client = client_of(f"http://127.0.0.1:{port}", 5)
         deadline = time.monotonic() + 30
         while not self._is_ready():
             if self._process.poll() is not None or time.monotonic() > deadline:

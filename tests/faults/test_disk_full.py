@@ -7,7 +7,6 @@ from collections.abc import Callable
 from itertools import product
 from pathlib import Path
 
-import httpx
 import psutil
 import pytest
 
@@ -15,7 +14,7 @@ from audiobot.errors import StorageFull
 from audiobot.storage.journal import Journal
 from tests.faults.disks import fill, small_disk
 from tests.postgres import Cluster
-from tests.servers import run, serving
+from tests.servers import client_of, run, serving
 
 
 def eventually(condition: Callable[[], bool], seconds: float = 20) -> None:
@@ -139,9 +138,10 @@ def test_g12_a_full_disk_kills_no_worker_that_counts(
         # Series that were never counted before take room of their own in the workers' files.
         for method, path in product(("GET", "POST", "PUT", "DELETE"), ("/", "/api/x", "/static/x")):
             for _ in range(4):
-                httpx.request(method, server.address + path, trust_env=False)
+                with client_of(server.address) as client:
+                    client.request(method, path)
         for _ in range(20):
-            with httpx.Client(base_url=server.address, trust_env=False, timeout=30) as client:
+            with client_of(server.address) as client:
                 said = client.post("/api/voice/process", json={"message": "привет"})
                 assert said.status_code == 200, "PostgreSQL takes it"
                 assert client.get("/api/metrics").status_code == 200

@@ -30,7 +30,7 @@ from tests.faults.crowd import Crowd
 from tests.outage import Load
 from tests.postgres import Cluster
 from tests.proxy import Proxy, free_port
-from tests.servers import Server, serving, start
+from tests.servers import Server, client_of, serving, start
 
 BARE = {"AUDIOBOT_KNOWLEDGE": "none"}
 """No knowledge whose vectors a start would wait for."""
@@ -233,7 +233,8 @@ def records_in(data: Path, slot: str) -> int:
 
 def post(server: Server, path: str, **request: Any) -> httpx.Response:
     """Over a connection of its own: any worker may take it."""
-    return httpx.post(f"{server.address}{path}", timeout=30, trust_env=False, **request)
+    with client_of(server.address) as client:
+        return client.post(path, **request)
 
 
 def ask_anew(server: Server, message: str) -> dict:

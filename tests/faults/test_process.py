@@ -13,7 +13,7 @@ import psutil
 
 from tests.faults.disks import small_disk
 from tests.faults.test_disk_full import eventually
-from tests.servers import run, serving, start
+from tests.servers import client_of, run, serving, start
 
 
 def test_g13_a_second_server_on_a_directory_is_refused_by_a_sentence(tmp_path: Path) -> None:
@@ -49,7 +49,7 @@ def test_g14_sigterm_under_load_finishes_what_it_took_and_leaves_cleanly(tmp_pat
     failures: list[int] = []
 
     def ask(number: int) -> None:
-        with httpx.Client(base_url=server.address, timeout=30, trust_env=False) as client:
+        with client_of(server.address) as client:
             for i in range(10_000):
                 try:
                     reply = client.post("/api/voice/process", json={"message": f"{number} {i}?"})

@@ -15,7 +15,7 @@ import httpx
 
 from audiobot.storage.operations import AddConversation
 from tests.conformance.test_local_store import journaled
-from tests.servers import Server, serving, start
+from tests.servers import Server, client_of, serving, start
 
 KILLS = int(os.environ.get("AUDIOBOT_TEST_KILLS", "3"))
 
@@ -33,7 +33,7 @@ class Callers:
 
     def _call(self, number: int) -> None:
         chance = random.Random(number)
-        with httpx.Client(base_url=self.server.address, timeout=30, trust_env=False) as client:
+        with client_of(self.server.address) as client:
             for i in range(100_000):
                 try:
                     asked = f"Спасибо! {number} {i} {time.monotonic_ns()}"

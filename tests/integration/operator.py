@@ -10,7 +10,7 @@ from urllib.parse import urlencode
 
 import httpx
 
-from tests.servers import Server
+from tests.servers import Server, client_of
 
 Fields = dict[str, str | list[str]]
 Visiting = Callable[..., "Visitor"]
@@ -34,12 +34,7 @@ class Visitor:
 
     def __init__(self, server: Server, language: str, headers: dict[str, str]) -> None:
         self.server = server
-        self.client = httpx.Client(
-            base_url=server.address,
-            headers={"Accept-Language": language, **headers},
-            timeout=30,
-            trust_env=False,
-        )
+        self.client = client_of(server.address, headers={"Accept-Language": language, **headers})
         self.proof = ""
 
     def get(self, path: str, **headers: str) -> httpx.Response:

@@ -12,7 +12,7 @@ import httpx
 import pytest
 
 from tests.integration.raw import assert_error
-from tests.servers import Server, serving
+from tests.servers import Server, client_of, serving
 
 PROCESS = "/api/voice/process"
 ORIGIN = "https://console.example.org"
@@ -134,7 +134,7 @@ def test_beyond_this_machine_the_limit_is_sixty_a_minute_by_default(
 
 def page(server: Server, cookie: str | None = None) -> httpx.Response:
     headers = {"Accept": "text/html"} | ({"Cookie": cookie} if cookie else {})
-    with httpx.Client(base_url=server.address, trust_env=False) as client:
+    with client_of(server.address) as client:
         return client.get("/", headers=headers)
 
 

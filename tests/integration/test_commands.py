@@ -19,9 +19,15 @@ import pytest
 
 import audiobot
 from audiobot.storage.directory import DataDirectory
+from tests import servers
 from tests.servers import COMMAND, Server, environment, run, serving
 
 QUESTION = "Сколько стоит уборка подъезда в пятиэтажном доме?"
+
+
+@pytest.fixture(autouse=True)
+def begun_as_by_people(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(servers, "begin", servers.fresh)
 
 
 @pytest.fixture

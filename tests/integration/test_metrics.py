@@ -8,13 +8,12 @@ import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
-import httpx
 import psutil
 import pytest
 
 from tests.integration.test_contract_operations import samples
 from tests.postgres import Cluster
-from tests.servers import Server, serving
+from tests.servers import Server, client_of, serving
 
 
 def total(server: Server, name: str, **labels: str) -> float:
@@ -45,7 +44,7 @@ def crowd(tmp_path: Path, database: str, cluster: Cluster) -> Iterator[Server]:
 def ask_on_fresh_connections(server: Server, times: int) -> None:
     """The kernel gives each connection to whichever worker takes it."""
     for _ in range(times):
-        with httpx.Client(base_url=server.address, timeout=30, trust_env=False) as client:
+        with client_of(server.address) as client:
             assert client.post("/api/voice/process", json={"message": "привет"}).status_code == 200
 
 
@@ -54,11 +53,11 @@ def test_whichever_worker_is_asked_tells_what_all_have_counted(crowd: Server) ->
     ask_on_fresh_connections(crowd, 40)
     told = []
     for _ in range(12):
-        with httpx.Client(base_url=crowd.address, timeout=30, trust_env=False) as client:
+        with client_of(crowd.address) as client:
             crowd.client.close()
             crowd.client = client
             told.append(total(crowd, "vasdom_ai_responses_total") - before)
-            crowd.client = httpx.Client(base_url=crowd.address, timeout=30, trust_env=False)
+            crowd.client = client_of(crowd.address)
     assert told == [40] * 12
     assert total(crowd, "vasdom_workers") == 2
     assert total(crowd, "vasdom_commit_batch_size_sum", home="postgres") == 40

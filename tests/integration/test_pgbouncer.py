@@ -16,7 +16,7 @@ from tests.conftest import wait_until_left
 from tests.integration.raw import FEEDBACK, PROCESS
 from tests.pgbouncer import PgBouncer
 from tests.postgres import Cluster
-from tests.servers import Server, run, serving
+from tests.servers import Server, client_of, run, serving
 
 CLIENTS, TURNS = 16, 12
 QUESTION = "Сколько стоит уборка подъезда в пятиэтажном доме?"
@@ -33,7 +33,7 @@ def pooled(cluster: Cluster, empty_database: str) -> Iterator[str]:
 def one_caller(server: Server, number: int) -> dict[str, int]:
     """Asks, rates, asks again under the same key, reads: what it was told, by id."""
     rated = {}
-    with httpx.Client(base_url=server.address, timeout=30, trust_env=False) as client:
+    with client_of(server.address) as client:
 
         def post(path: str, key: str, **body: object) -> httpx.Response:
             response = client.post(path, json=body, headers={"Idempotency-Key": key})

