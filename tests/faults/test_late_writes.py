@@ -17,7 +17,7 @@ from audiobot.domain import Conversation, Idempotency, utc_now
 from audiobot.storage import statements
 from audiobot.storage.batch import Batch
 from audiobot.storage.dsn import parse_dsn
-from audiobot.storage.operations import AddConversation, RateConversation
+from audiobot.storage.operations import AddConversation, RateConversation, rank_of
 from audiobot.storage.postgres import PostgresStore
 from audiobot.storage.session import Session
 from audiobot.storage.trouble import DatabaseTrouble
@@ -126,9 +126,9 @@ async def test_g07_history_told_before_a_newer_rating_commits_does_not_overwrite
         await other.commit()
         await last
         await session.commit()
-    found, version = await postgres.get(log_id)
+    found, rank = await postgres.get(log_id)
     assert found is not None
-    assert (found.rating, version[0]) == (5, 2)
+    assert (found.rating, rank) == (5, rank_of(2, newest))
 
 
 async def test_g07_a_late_rating_does_not_overwrite_a_newer_one(postgres: PostgresStore):
