@@ -10,7 +10,7 @@ from itertools import combinations
 import numpy as np
 import pytest
 
-from audiobot.answering.embedding import make_encoder
+from audiobot.answering.embedding import make_encoder, read_vectors, shipped_vectors, text_key
 from audiobot.answering.grouping import group_by_meaning
 from audiobot.answering.weights import load_background
 from audiobot.ports import Matrix
@@ -79,7 +79,8 @@ def test_questions_of_the_tuning_part_are_grouped_mostly_with_their_own() -> Non
     asked = [q for q in read if q["intent"] in tuning and q["language"] == "ru"]
     encoder = make_encoder()
     vectors = encoder.query([q["text"] for q in asked])
-    background = encoder.query(load_background())
+    shipped = read_vectors(shipped_vectors(), encoder)
+    background = np.stack([shipped[text_key("query", line)] for line in load_background()])
     together = [
         (asked[a]["intent"], asked[b]["intent"])
         for group in group_by_meaning(vectors, background)
