@@ -11,6 +11,7 @@ import asyncio
 import json
 import shutil
 import tempfile
+import threading
 import uuid
 from collections import Counter
 from collections.abc import Iterator
@@ -110,7 +111,9 @@ class World:
         self.lives += 1
         after = self.root / str(self.lives)
         # What the journal's thread was given it does: a disk image is taken between two writes.
-        self.store._local._commit_thread.submit(lambda: None).result()
+        reached = threading.Event()
+        self.store._local._commit_thread._give(self.runner.get_loop(), reached.set)
+        assert reached.wait(30)
         shutil.copytree(self.directory.path, after)
         self.proxy.cut()
         self.runner.run(self._abandon())

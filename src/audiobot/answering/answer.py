@@ -12,7 +12,6 @@ from __future__ import annotations
 import asyncio
 import time
 from collections.abc import Callable, Mapping, Sequence
-from concurrent.futures import ThreadPoolExecutor
 from datetime import datetime
 from functools import partial
 from typing import Final, TypeVar
@@ -41,6 +40,7 @@ from audiobot.domain import (
     QuestionGroup,
 )
 from audiobot.errors import LanguageModelError
+from audiobot.one_thread import OneThread
 from audiobot.ports import NO_METER, LanguageModel, Matrix, Meter, Passage, Reply, Similar, Store
 
 _T = TypeVar("_T")
@@ -89,8 +89,8 @@ class KnowledgeAnswerer:
         self._reading = asyncio.Lock()
         self._calls = self._read = self._made = 0
         self._remembered = Remembered()
-        self._search_thread = ThreadPoolExecutor(1, "search")
-        self._fit_thread = ThreadPoolExecutor(1, "fit")
+        self._search_thread = OneThread("search")
+        self._fit_thread = OneThread("fit")
 
     version: Final = replying.VERSION
 
@@ -190,7 +190,7 @@ class KnowledgeAnswerer:
         if self._learner is not None:
             self._learner.close()
         for thread in (self._search_thread, self._fit_thread):
-            thread.shutdown(wait=True, cancel_futures=True)
+            thread.close()
 
     async def refresh(self) -> None:
         """Take up knowledge and corrections as the store holds them now; see the port."""
@@ -289,10 +289,10 @@ class KnowledgeAnswerer:
         return await self._fit(lambda: held_out(ranker, snapshot))
 
     async def _search(self, work: Callable[[], _T]) -> _T:
-        return await asyncio.get_running_loop().run_in_executor(self._search_thread, work)
+        return await self._search_thread.run(work)
 
     async def _fit(self, work: Callable[[], _T]) -> _T:
-        return await asyncio.get_running_loop().run_in_executor(self._fit_thread, work)
+        return await self._fit_thread.run(work)
 
     async def _vector_of(self, conversation: Conversation) -> Matrix:
         """The question's vector: the stored one if today's encoder made it."""

@@ -11,8 +11,7 @@ import os
 import zipfile
 from collections import Counter, OrderedDict
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from concurrent.futures import ThreadPoolExecutor
-from functools import lru_cache
+from functools import lru_cache, partial
 from importlib import resources
 from pathlib import Path
 from typing import Final, Literal
@@ -22,6 +21,7 @@ import numpy as np
 from audiobot.answering.ngrams import letter_groups
 from audiobot.answering.whitening import unit
 from audiobot.domain import Embedding
+from audiobot.one_thread import OneThread
 from audiobot.pages import map_whole
 from audiobot.ports import NO_METER, Encoder, Matrix, Meter
 
@@ -142,7 +142,7 @@ class EmbeddingService:
         self._cache_file = cache_file
         self._shipped = shipped
         self._encoder: Encoder | None = None
-        self._thread = ThreadPoolExecutor(1, "encoder")
+        self._thread = OneThread("encoder")
         self._cache: OrderedDict[bytes, Matrix] = OrderedDict()
         self._kept: dict[bytes, Matrix] = {}
         self._waiting: list[tuple[str, asyncio.Future[Matrix]]] = []
@@ -178,7 +178,7 @@ class EmbeddingService:
 
     async def start(self) -> None:
         """Load the encoder and the vectors kept from the last run."""
-        await asyncio.get_running_loop().run_in_executor(self._thread, self._load)
+        await self._thread.run(self._load)
 
     def _load(self) -> None:
         encoder = self._make()
@@ -189,7 +189,7 @@ class EmbeddingService:
 
     def close(self) -> None:
         """Let the running batch end and stop the thread."""
-        self._thread.shutdown(wait=True, cancel_futures=True)
+        self._thread.close()
 
     async def query(self, text: str) -> Matrix:
         """The vector of one question; waits for the encoder to load."""
@@ -207,7 +207,6 @@ class EmbeddingService:
         return await future
 
     async def _encode_waiting(self) -> None:
-        loop = asyncio.get_running_loop()
         while self._waiting:
             count = _batch([text for text, _ in self._waiting])
             batch, self._waiting = self._waiting[:count], self._waiting[count:]
@@ -216,7 +215,7 @@ class EmbeddingService:
             if not texts:
                 continue
             try:
-                vectors = await loop.run_in_executor(self._thread, self._encode, "query", texts)
+                vectors = await self._thread.run(partial(self._encode, "query", texts))
             except Exception as error:  # noqa: BLE001  # handed to every caller of this batch
                 for _, future in batch:
                     if not future.done():
@@ -260,11 +259,10 @@ class EmbeddingService:
 
         Questions of people are let through between the batches.
         """
-        loop = asyncio.get_running_loop()
         keys = await asyncio.to_thread(_keyed, texts)
         if keys.keys() - self._kept.keys():
             # The sample may be coming back: its vectors lie in the package.
-            self._kept |= await loop.run_in_executor(self._thread, self._read_shipped)
+            self._kept |= await self._thread.run(self._read_shipped)
         missing = [(side, text) for key, (side, text) in keys.items() if key not in self._kept]
         done = 0
         for side in ("query", "passage"):
@@ -272,19 +270,18 @@ class EmbeddingService:
             while of_side:
                 count = _batch(of_side)
                 part, of_side = of_side[:count], of_side[count:]
-                vectors = await loop.run_in_executor(self._thread, self._encode, side, part)
+                vectors = await self._thread.run(partial(self._encode, side, part))
                 for text, vector in zip(part, vectors, strict=True):
                     self._kept[text_key(side, text)] = vector
                 done += len(part)
                 progress(done, len(missing))
         self._kept = {key: self._kept[key] for key in keys}
         if missing:
-            await loop.run_in_executor(None, self._write_kept)
+            await asyncio.to_thread(self._write_kept)
         return {keys[key]: vector for key, vector in self._kept.items()}
 
     async def vectors(self, texts: Iterable[tuple[Side, str]]) -> dict[tuple[Side, str], Matrix]:
         """Vectors of ``texts``, the kept ones at once; the others are made and not kept."""
-        loop = asyncio.get_running_loop()
         keys, kept = await asyncio.to_thread(_keyed, texts), self._kept
         found = {one: kept[key] for key, one in keys.items() if key in kept}
         missing = [one for key, one in keys.items() if key not in kept]
@@ -293,7 +290,7 @@ class EmbeddingService:
         found.update(zip(queries, vectors, strict=True))
         for side, text in missing:
             if side == "passage":
-                made = await loop.run_in_executor(self._thread, self._encode, side, [text])
+                made = await self._thread.run(partial(self._encode, side, [text]))
                 found[side, text] = np.asarray(made[0])
         return found
 

@@ -38,6 +38,7 @@ from audiobot.errors import (
     StorageUnavailable,
     Unavailable,
 )
+from audiobot.one_thread import OneThread
 from audiobot.ports import NO_METER, Meter
 from audiobot.storage.batching import GroupCommit
 from audiobot.storage.directory import LEAST_FREE_BYTES, DataDirectory, lock_slot
@@ -135,7 +136,7 @@ class LocalStore:
             self._commit_batch, self._follow, idle=_MARK_SECONDS, home="journal", meter=meter
         )
         self._verifier: asyncio.Task[None] | None = None
-        self._commit_thread = ThreadPoolExecutor(1, "journal-commit")
+        self._commit_thread = OneThread("journal-commit")
         self._read_threads = ThreadPoolExecutor(2, "journal-read")
 
     @property
@@ -231,7 +232,7 @@ class LocalStore:
         for number in self.journal.unverified:
             verify = partial(self.journal.verify_segment, number)
             with contextlib.suppress(FileNotFoundError):  # carried and removed meanwhile
-                if not await self._in(self._read_threads, verify):
+                if not await self._reader(verify):
                     self.suspect_segments += 1
             await asyncio.sleep(_VERIFY_PAUSE_SECONDS)
 
@@ -241,8 +242,8 @@ class LocalStore:
         if self._verifier is not None:
             self._verifier.cancel()
             await asyncio.wait([self._verifier])
-        await self._in(self._commit_thread, self._close_files)
-        self._commit_thread.shutdown(wait=True)
+        await self._commit_thread.run(self._close_files)
+        self._commit_thread.close()
         self._read_threads.shutdown(wait=True)
 
     # -- carrying the journal elsewhere ------------------------------------------------------
@@ -272,7 +273,7 @@ class LocalStore:
 
         Operations that cannot be read are passed over: they are counted as missing already.
         """
-        return await self._in(self._read_threads, partial(self._unreplayed, most))
+        return await self._reader(partial(self._unreplayed, most))
 
     def _unreplayed(self, most: int) -> tuple[list[Operation], int]:
         last = self.replayed
@@ -300,7 +301,7 @@ class LocalStore:
         taken: list[Operation] = []
         if cursor > self.replayed:
             read = partial(self._between, self.replayed, cursor)
-            taken = await self._in(self._read_threads, read)
+            taken = await self._reader(read)
         self.replayed = cursor
         return taken
 
@@ -316,7 +317,7 @@ class LocalStore:
 
     async def carried(self, sequence: int) -> None:
         """Everything up to ``sequence`` is safe in PostgreSQL; when that is all, let go of it."""
-        await self._in(self._commit_thread, partial(self._carried, sequence))
+        await self._commit_thread.run(partial(self._carried, sequence))
 
     def _carried(self, sequence: int) -> None:
         self.replayed = max(self.replayed, sequence)
@@ -326,7 +327,7 @@ class LocalStore:
 
     async def forget_carried(self) -> bool:
         """Remove the records if every one was carried; returns whether that is so."""
-        return await self._in(self._commit_thread, self._forget_carried)
+        return await self._commit_thread.run(self._forget_carried)
 
     def _forget_carried(self) -> bool:
         with self._reading:  # who has looked up a place in the journal reads it first
@@ -354,8 +355,8 @@ class LocalStore:
         if self._lock is not None:
             os.close(self._lock)
 
-    async def _in(self, executor: ThreadPoolExecutor, work: Callable[[], _T]) -> _T:
-        return await asyncio.get_running_loop().run_in_executor(executor, work)
+    async def _reader(self, work: Callable[[], _T]) -> _T:
+        return await asyncio.get_running_loop().run_in_executor(self._read_threads, work)
 
     async def _load(self, work: Callable[[], _T]) -> _T:
         """Look something up; nothing is removed from the journal meanwhile."""
@@ -364,7 +365,7 @@ class LocalStore:
             with self._reading:
                 return work()
 
-        return await self._in(self._read_threads, undisturbed)
+        return await self._reader(undisturbed)
 
     @property
     def forgotten(self) -> int:
@@ -382,7 +383,7 @@ class LocalStore:
         return await asyncio.shield(self._commits.submit(operation))
 
     async def _commit_batch(self, operations: list[Operation]) -> list[Committed | Exception]:
-        return await self._in(self._commit_thread, partial(self._commit, operations))
+        return await self._commit_thread.run(partial(self._commit, operations))
 
     def _follow(self, result: Committed) -> None:
         """Bring memory after a commit: a cache, so what it cannot take in is read elsewhere."""

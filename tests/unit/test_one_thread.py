@@ -1,0 +1,107 @@
+"""One thread: its order, what it tells, what it lets go of, and how it ends."""
+
+from __future__ import annotations
+
+import asyncio
+import gc
+import threading
+import weakref
+
+import pytest
+
+from audiobot.one_thread import OneThread
+
+
+async def test_work_is_done_in_its_order_in_one_thread_beside_the_loop() -> None:
+    one, done = OneThread("one"), list[tuple[int, str]]()
+    await asyncio.gather(
+        *(
+            one.run(lambda n=number: done.append((n, threading.current_thread().name)))
+            for number in range(50)
+        )
+    )
+    assert done == [(number, "one") for number in range(50)]
+    assert await one.run(lambda: 7) == 7
+    one.close()
+
+
+async def test_an_error_is_its_callers_and_the_thread_goes_on() -> None:
+    one = OneThread("one")
+
+    def fail() -> None:
+        raise RuntimeError("of the work")
+
+    with pytest.raises(RuntimeError, match="of the work"):
+        await one.run(fail)
+    assert await one.run(lambda: 7) == 7
+    one.close()
+
+
+async def test_what_is_given_up_before_its_turn_is_not_begun_and_after_it_harms_nobody() -> None:
+    one, begun, go_on = OneThread("one"), threading.Event(), threading.Event()
+    done: list[str] = []
+
+    def first() -> None:
+        begun.set()
+        go_on.wait(30)
+        done.append("first")
+
+    running, waiting = one.run(first), one.run(lambda: done.append("second"))
+    begun.wait(30)
+    running.cancel()
+    waiting.cancel()
+    go_on.set()
+    assert await one.run(lambda: 7) == 7
+    assert done == ["first"]
+    one.close()
+
+
+async def test_closing_lets_what_runs_end_and_cancels_what_waits() -> None:
+    one, begun, go_on = OneThread("one"), threading.Event(), threading.Event()
+    ended: list[bool] = []
+    running = one.run(lambda: (begun.set(), go_on.wait(30), ended.append(True)))
+    waiting = one.run(lambda: 7)
+    begun.wait(30)
+    threading.Timer(0.05, go_on.set).start()
+    one.close()
+    assert ended == [True]
+    one.close()
+    assert await running == (None, True, None)
+    assert waiting.cancelled()
+    with pytest.raises(RuntimeError, match="closed"):
+        one.run(lambda: 7)
+    assert "one" not in {thread.name for thread in threading.enumerate()}
+
+
+async def test_one_that_was_never_used_is_closed_too() -> None:
+    OneThread("one").close()
+
+
+async def test_it_holds_nothing_of_work_that_is_done() -> None:
+    class Heavy:
+        pass
+
+    one, heavy = OneThread("one"), Heavy()
+    gone = weakref.ref(heavy)
+    await one.run(lambda held=heavy: held)
+    del heavy
+    await asyncio.sleep(0.01)
+    gc.collect()
+    assert gone() is None
+    one.close()
+
+
+def test_a_loop_that_is_closed_meanwhile_ends_no_thread() -> None:
+    one, go_on = OneThread("one"), threading.Event()
+
+    async def give() -> None:
+        one.run(lambda: go_on.wait(30))
+
+    asyncio.run(give())
+    go_on.set()
+
+    async def ask() -> int:
+        return await one.run(lambda: 7)
+
+    assert asyncio.run(ask()) == 7
+    one.close()
