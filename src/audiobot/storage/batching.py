@@ -8,7 +8,6 @@ database systems", section 3).
 from __future__ import annotations
 
 import asyncio
-import contextlib
 import time
 from collections.abc import Awaitable, Callable, Sequence
 from typing import Final
@@ -25,8 +24,8 @@ class GroupCommit:
     """One queue in front of one ``run``, which commits a batch and says what came of each part.
 
     ``run`` gets at most ``most`` operations and returns a result or an exception for each, in
-    order; what it raises is every caller's. It is called with none twice a second when ``idle``
-    is given. ``follow`` hears of every commit before its caller does, ``meter`` of each batch
+    order; what it raises is every caller's. It is called with none every ``idle`` seconds when
+    that is given. ``follow`` hears of every commit before its caller does, ``meter`` of each batch
     that ``home`` took. Who holds ``pause`` sees no batch on its way.
     """
 
@@ -52,15 +51,24 @@ class GroupCommit:
         self._left: list[asyncio.Future[Committed]] = []
         self._closing = False
         self._task: asyncio.Task[None] | None = None
+        self._timer: asyncio.TimerHandle | None = None
 
     def start(self) -> None:
         """Begin to commit."""
         self._task = asyncio.create_task(self._forever(), name="group-commit")
+        if self._idle is not None:
+            self._tick(self._idle)
+
+    def _tick(self, idle: float) -> None:
+        self._wake.set()
+        self._timer = asyncio.get_running_loop().call_later(idle, self._tick, idle)
 
     async def close(self) -> None:
         """Commit what waits, then stop; later calls are refused."""
         self._closing = True
         self._wake.set()
+        if self._timer is not None:
+            self._timer.cancel()
         if self._task is not None:
             await asyncio.wait([self._task])
 
@@ -88,9 +96,7 @@ class GroupCommit:
             if not self._waiting:
                 if self._closing:
                     return
-                with contextlib.suppress(TimeoutError):
-                    async with asyncio.timeout(self._idle):
-                        await self._wake.wait()
+                await self._wake.wait()
             self._wake.clear()
             batch = self._take()
             self._left = [future for future, _ in batch]
