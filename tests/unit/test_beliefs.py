@@ -8,7 +8,7 @@ from datetime import UTC, datetime
 import numpy as np
 import pytest
 
-from audiobot.answering.beliefs import USUAL_RATING, Raters, beliefs, lessons
+from audiobot.answering.beliefs import USUAL_RATING, Raters, beliefs, heard, lessons
 from audiobot.answering.recall import Exemplar, Near
 
 pytestmark = pytest.mark.unit
@@ -115,25 +115,66 @@ def test_shuffled_ratings_cancel_out() -> None:
     stars = chance.permutation([1] * 300 + [5] * 500)
     every = [said(int(star), f"r{n % 50}", f"i{n % 8}") for n, star in enumerate(stars)]
     raters = heard_of(*every)
-    taught = lessons([[e] for e in every], {f"i{n}": n for n in range(8)}, raters)
-    by_item = [sum(t.weight for t in taught if t.item == n) for n in range(8)]
-    assert sum(t.weight > 0 for t in taught) > 400
+    taught = lessons(heard([[e] for e in every], raters), {f"i{n}": n for n in range(8)})
+    by_item = [taught.weights[taught.items == n].sum() for n in range(8)]
+    assert (taught.weights > 0).sum() > 400
     assert abs(float(np.mean(by_item))) < 0.12 * 100
 
 
 def test_of_one_item_no_rater_teaches_more_than_his_share() -> None:
     flood = [[said(5, "x", "a")] for _ in range(100)]
-    taught = lessons(flood, {"a": 0}, Raters())
-    assert sum(lesson.weight for lesson in taught) == pytest.approx(3.0)
+    taught = lessons(heard(flood, Raters()), {"a": 0})
+    assert taught.weights.sum() == pytest.approx(3.0)
     crowd = [[said(5, f"r{n}", "a")] for n in range(100)]
-    assert sum(lesson.weight for lesson in lessons(crowd, {"a": 0}, Raters())) > 50
+    assert lessons(heard(crowd, Raters()), {"a": 0}).weights.sum() > 50
 
 
 def test_of_one_question_a_raters_newest_word_counts() -> None:
-    taught = lessons([[said(5, "x"), said(1, "x")]], {"a": 0}, Raters())
-    assert len(taught) == 1
-    assert taught[0].weight < 0
+    other = said(4, "x", "b")
+    taught = lessons(heard([[said(5, "x"), other, said(1, "x")]], Raters()), {"a": 0, "b": 1})
+    assert taught.questions.tolist() == [0, 0]
+    assert taught.items.tolist() == [0, 1]
+    assert taught.weights[0] < 0 < taught.weights[1]
 
 
 def test_what_is_no_items_or_no_verdict_teaches_nothing() -> None:
-    assert lessons([[said(5, "x", None), said(3), said(5, "x", "gone")]], {"a": 0}, Raters()) == []
+    nothing = heard([[said(5, "x", None), said(3), said(5, "x", "gone")]], Raters())
+    assert [column.size for column in lessons(nothing, {"a": 0})] == [0, 0, 0]
+
+
+def test_what_is_said_of_items_that_are_gone_is_not_said_of_others() -> None:
+    every = [[said(5, "x", "a"), said(5, "x", "gone")], [said(1, "x", "gone"), said(5, "y", "b")]]
+    taught = lessons(heard(every, Raters()), {"a": 0, "b": 1})
+    assert taught.questions.tolist() == [0, 1]
+    assert taught.items.tolist() == [0, 1]
+    assert (taught.weights > 0).all()
+    assert lessons(heard(every, Raters()).but([0]), {"a": 0, "b": 1}).questions.tolist() == [1]
+
+
+def test_lessons_are_those_of_the_plain_rules() -> None:
+    chance = np.random.default_rng(11)
+    names, raters = ["a", "b", "gone", None], Raters()
+    every = []
+    for _ in range(40):
+        dealt = chance.integers((1, 0, 0), (6, 6, 4), size=(6, 3)).tolist()
+        every.append([said(stars, f"r{who}" if who else None, names[n]) for stars, who, n in dealt])
+    for dialogue in (dialogue for dialogues in every for dialogue in dialogues):
+        raters.rated(dialogue.rater, dialogue.rating)
+    newest: dict[tuple[int, str, str | None], float] = {}
+    for number, dialogues in enumerate(every):
+        for d in dialogues:
+            verdict = raters.verdict(d.rater, d.rating)
+            if d.item_id in {"a", "b"} and verdict:
+                newest[number, d.item_id, d.rater] = verdict
+    weights: dict[tuple[int, str], float] = {}
+    for (number, item, rater), verdict in newest.items():
+        told = sum(abs(v) for (_, i, r), v in newest.items() if (i, r) == (item, rater))
+        share = verdict * min(1.0, 3.0 / told)
+        weights[number, item] = weights.get((number, item), 0.0) + share
+    taught = lessons(heard(every, raters), {"a": 1, "b": 0})
+    found = {
+        (question, "ba"[item]): weight
+        for question, item, weight in zip(*(column.tolist() for column in taught), strict=True)
+    }
+    assert found == pytest.approx(weights)
+    assert taught.questions.tolist() == sorted(taught.questions.tolist())

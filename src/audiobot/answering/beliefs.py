@@ -10,9 +10,14 @@ drawn to nothing while few have spoken. With ratings dealt at random it is nothi
 
 from __future__ import annotations
 
+from array import array
 from collections import defaultdict
 from collections.abc import Iterable, Mapping, Sequence
+from itertools import count
 from typing import Final, NamedTuple
+
+import numpy as np
+from numpy.typing import NDArray
 
 from audiobot.answering.recall import Exemplar, Near
 from audiobot.ports import Matrix
@@ -129,35 +134,67 @@ def _support(by_rater: Iterable[list[tuple[float, float]]], doubt: float) -> flo
     return total / (weight + doubt)
 
 
-class Lesson(NamedTuple):
-    """Of one question and one item: how much raters hold that the one answers the other."""
+class Verdicts(NamedTuple):
+    """What raters said, a row for each dialogue, the oldest first of each question.
 
-    question: int
-    item: int
-    weight: float
-
-
-def lessons(
-    every: Sequence[Sequence[Exemplar]], places: Mapping[str, int], raters: Raters
-) -> list[Lesson]:
-    """What rated dialogues teach of items at ``places``; ``every`` question's are together.
-
-    Weights are sums of verdicts. Of one item a rater is heard up to ``_HEARD`` in all, for it
-    or against it, so that nobody teaches it alone.
+    Columns of one length: the number of the question, the place of the item in ``names``, the
+    number of the rater and his verdict. As arrays, for there may be a hundred thousand.
     """
-    said: dict[tuple[int, int, str | None], float] = {}
-    in_all: dict[tuple[int, str | None], float] = defaultdict(float)
+
+    questions: NDArray[np.int64]
+    items: NDArray[np.int64]
+    raters: NDArray[np.int64]
+    verdicts: NDArray[np.float64]
+    names: Sequence[str]
+
+    def but(self, questions: Sequence[int]) -> Verdicts:
+        """Those of other questions."""
+        kept = ~np.isin(self.questions, questions)
+        columns = self.questions[kept], self.items[kept], self.raters[kept]
+        return Verdicts(*columns, self.verdicts[kept], self.names)
+
+
+def heard(every: Sequence[Sequence[Exemplar]], raters: Raters) -> Verdicts:
+    """The verdicts in rated dialogues; ``every`` question's are together."""
+    names: defaultdict[str, int] = defaultdict(count().__next__)
+    who: defaultdict[str | None, int] = defaultdict(count().__next__)
+    numbers, verdicts = array("q"), array("d")
     for number, dialogues in enumerate(every):
         for dialogue in dialogues:
-            place = places.get(dialogue.item_id) if dialogue.item_id is not None else None
             verdict = raters.verdict(dialogue.rater, dialogue.rating)
-            if place is None or verdict == 0.0:
-                continue
-            # Of what one rater says of one question the newest counts, and comes last.
-            key = number, place, dialogue.rater
-            in_all[place, dialogue.rater] += abs(verdict) - abs(said.get(key, 0.0))
-            said[key] = verdict
-    weights: dict[tuple[int, int], float] = defaultdict(float)
-    for (number, place, rater), verdict in said.items():
-        weights[number, place] += verdict * min(1.0, _HEARD / in_all[place, rater])
-    return [Lesson(number, place, weight) for (number, place), weight in weights.items()]
+            if dialogue.item_id is not None and verdict != 0.0:
+                numbers.extend((number, names[dialogue.item_id], who[dialogue.rater]))
+                verdicts.append(verdict)
+    questions, items, by = np.array(numbers, dtype=np.int64).reshape(-1, 3).T
+    return Verdicts(questions, items, by, np.array(verdicts, dtype=np.float64), [*names])
+
+
+class Lessons(NamedTuple):
+    """How much raters hold that items answer questions: columns, in the order of the questions."""
+
+    questions: NDArray[np.int64]
+    items: NDArray[np.int64]
+    weights: NDArray[np.float64]
+
+
+def lessons(said: Verdicts, places: Mapping[str, int], most: float = _HEARD) -> Lessons:
+    """What verdicts teach of items at ``places``.
+
+    Weights are sums of verdicts. Of one item a rater is heard up to ``most`` in all, for it or
+    against it, so that nobody teaches it alone; of what he says of one question the newest counts.
+    """
+    place_of = np.array([places.get(name, -1) for name in said.names], dtype=np.int64)
+    place = place_of[said.items]
+    items, raters = len(places) + 1, int(said.raters.max(initial=0)) + 1
+    pair = said.questions * items + place
+    # The last of equal keys is the first of them from behind.
+    _, from_behind = np.unique((pair * raters + said.raters)[::-1], return_index=True)
+    newest = len(pair) - 1 - from_behind
+    newest = newest[place[newest] >= 0]
+    verdicts, by = said.verdicts[newest], said.raters[newest]
+    _, which = np.unique(place[newest] * raters + by, return_inverse=True)
+    in_all = np.bincount(which, np.abs(verdicts))[which]
+    pairs, which = np.unique(pair[newest], return_inverse=True)
+    weights: NDArray[np.float64] = np.zeros(len(pairs))
+    np.add.at(weights, which, verdicts * np.minimum(1.0, most / in_all))
+    return Lessons(pairs // items, pairs % items, weights)

@@ -9,14 +9,14 @@ came in, and sooner, with a new fit before it, when the average rating is under 
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from datetime import datetime
 from typing import Final, Literal, NamedTuple, Protocol
 from uuid import uuid4
 
 import numpy as np
 
-from audiobot.answering.beliefs import lessons
+from audiobot.answering.beliefs import Lessons, lessons
 from audiobot.answering.experience import Snapshot
 from audiobot.answering.ranking import Ranker
 from audiobot.domain import ModelMetrics, Stats, utc_now
@@ -46,33 +46,29 @@ class HeldOut(NamedTuple):
 
 def held_out(ranker: Ranker, snapshot: Snapshot) -> HeldOut:
     """Cross-validated accuracy on well-rated questions."""
-    wanted = [
-        _rated_best(lessons([dialogues], ranker.by_id, snapshot.raters))
-        for dialogues in snapshot.said
-    ]
-    asked = [i for i, place in enumerate(wanted) if place is not None][-MOST:]
+    said = snapshot.heard()
+    wanted = _rated_best(lessons(said, ranker.by_id, np.inf))
+    asked = [*wanted][-MOST:]
     right = []
     for fold in range(FOLDS):
         part = asked[fold::FOLDS]
         if not part:
             continue
-        left_out = set(part)
-        others = [() if i in left_out else said for i, said in enumerate(snapshot.said)]
-        taught = lessons(others, ranker.by_id, snapshot.raters)
-        head = ranker.fit_head(snapshot.vectors, taught)
+        head = ranker.fit_head(snapshot.vectors, lessons(said.but(part), ranker.by_id))
         for i in part:
             place = wanted[i]
-            assert place is not None
-            language = ranker.items[place].language
-            ranking = ranker.rank(snapshot.questions[i], snapshot.vectors[i], language, head=head)
+            language, vector = ranker.items[place].language, snapshot.vectors[i].astype(np.float32)
+            ranking = ranker.rank(snapshot.questions[i], vector, language, head=head)
             right.append(ranker.by_id[ranking.ranked[0].item.item_id] == place)
     return HeldOut(round(float(np.mean(right)), 4) if right else None, len(right))
 
 
-def _rated_best(taught: Sequence[tuple[int, int, float]]) -> int | None:
-    """The item that raters hold to be the answer."""
-    good = [(weight, item) for _, item, weight in taught if weight > 0.0]
-    return max(good)[1] if good else None
+def _rated_best(taught: Lessons) -> dict[int, int]:
+    """The item that raters hold to be the answer, by question, where there is one."""
+    good = taught.weights > 0.0
+    questions, items = taught.questions[good], taught.items[good]
+    order = np.lexsort((items, taught.weights[good], questions))  # the best comes last
+    return dict(zip(questions[order].tolist(), items[order].tolist(), strict=True))
 
 
 class Learning(Protocol):

@@ -9,9 +9,9 @@ from uuid import UUID
 
 import numpy as np
 
-from audiobot.answering.beliefs import Belief, Raters, beliefs, lessons
+from audiobot.answering.beliefs import Belief, Raters, Verdicts, beliefs, heard, lessons
 from audiobot.answering.ranking import Ranker
-from audiobot.answering.recall import MAX_EXEMPLARS, Exemplar, Recall
+from audiobot.answering.recall import MAX_EXEMPLARS, Exemplar, Halves, Recall
 from audiobot.ports import Matrix
 
 NEIGHBOURS: Final = 16
@@ -19,16 +19,23 @@ MOST_LESSONS: Final = 20_000
 
 
 class Snapshot(NamedTuple):
-    """Rated dialogues by question, the questions' vectors, and the raters: as they were once."""
+    """Rated dialogues by question, the questions' vectors, and the raters: as they were once.
+
+    ``vectors``, (questions, dimension), are in float16.
+    """
 
     questions: list[str]
     said: list[tuple[Exemplar, ...]]
-    vectors: Matrix
+    vectors: Halves
     raters: Raters
+
+    def heard(self) -> Verdicts:
+        """What raters said."""
+        return heard(self.said, self.raters)
 
     def head(self, ranker: Ranker) -> Matrix:
         """The ranker's ridge head, fitted with all that raters teach."""
-        return ranker.fit_head(self.vectors, lessons(self.said, ranker.by_id, self.raters))
+        return ranker.fit_head(self.vectors, lessons(self.heard(), ranker.by_id))
 
 
 class Experience:

@@ -18,8 +18,9 @@ from typing import Final, NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
-from audiobot.answering.beliefs import Belief, Lesson
+from audiobot.answering.beliefs import Belief, Lessons
 from audiobot.answering.ngrams import NgramIndex
+from audiobot.answering.recall import Halves
 from audiobot.answering.weights import VOICES, Voices, Weights, kind_of
 from audiobot.answering.whitening import Whitening, unit
 from audiobot.answering.words import plain
@@ -30,6 +31,8 @@ TOP: Final = 5
 _ANSWERED_BY_KNOWLEDGE: Final = 0.8
 _LEAST_FULLNESS: Final = 0.1
 _FEW_ITEMS: Final = 12
+_BLOCK: Final = 2_048
+"""Questions that a head is fitted to at a time: of more there would be megabytes in between."""
 _SUPPORT: Final = VOICES.index("support")
 _NOBODY: Final = Belief(0.0, ())
 
@@ -139,7 +142,7 @@ class Ranker:
             known = (outside @ self._wordings.T).max(axis=1) >= _ANSWERED_BY_KNOWLEDGE
             outside = outside[~known]
         self._background = outside
-        self.head = self.fit_head(vectors.background[:0], ())
+        self.head = self.fit_head(vectors.background[:0])
         bodies = [f"{item.title} {item.answer}" for item in self.items]
         self.ngrams: NgramIndex = NgramIndex([*texts, *bodies], before.ngrams if before else None)
 
@@ -149,7 +152,7 @@ class Ranker:
             return questions
         return self._whitening.apply(unit(questions - self._query_mean))
 
-    def fit_head(self, questions: Matrix, taught: Sequence[Lesson]) -> Matrix:
+    def fit_head(self, questions: Matrix | Halves, taught: Lessons | None = None) -> Matrix:
         """The head, shape (items, dimension): ridge regression of items on their prototypes.
 
         Each item is one row however many wordings it has, so that none outvotes another: the
@@ -165,14 +168,15 @@ class Ranker:
         if len(self._wordings):
             owners = self._of_wordings
             totals[owners.items] += np.add.reduceat(self._wordings, owners.first)
-        if taught:
-            seen = self._seen(questions)
-            places = np.array([lesson.item for lesson in taught])
-            held = np.array([lesson.weight for lesson in taught], dtype=np.float32)
-            held *= np.where(held > 0.0, v.lessons, v.against).astype(np.float32)
-            rows = seen[[lesson.question for lesson in taught]]
-            np.add.at(totals, places, held[:, np.newaxis] * rows)
-            np.add.at(weight, places, np.maximum(held, 0.0)[:, np.newaxis])
+        if taught is not None:
+            factors = np.where(taught.weights > 0.0, v.lessons, v.against)
+            held = (taught.weights * factors).astype(np.float32)[:, np.newaxis]
+            np.add.at(weight, taught.items, np.maximum(held, 0.0))
+            for first in range(0, len(questions), _BLOCK):
+                seen = self._seen(questions[first : first + _BLOCK].astype(np.float32))
+                begin, end = np.searchsorted(taught.questions, (first, first + _BLOCK))
+                rows = seen[taught.questions[begin:end] - first]
+                np.add.at(totals, taught.items[begin:end], held[begin:end] * rows)
         prototypes = totals / weight
         gram = prototypes.T @ prototypes
         gram[np.diag_indices_from(gram)] += v.ridge

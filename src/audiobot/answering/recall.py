@@ -12,12 +12,15 @@ from typing import Final, NamedTuple
 from uuid import UUID
 
 import numpy as np
+from numpy.typing import NDArray
 from usearch.compiled import MetricKind, ScalarKind
 from usearch.index import Index
 
 from audiobot.ports import Matrix
 
 MAX_EXEMPLARS: Final = 100_000
+Halves = NDArray[np.float16]
+
 PER_QUESTION: Final = 8
 """Dialogues that speak for one wording: what the newest say is what holds today."""
 
@@ -142,14 +145,14 @@ class Recall:
         if self.last_change is None or at > self.last_change:
             self.last_change = at
 
-    def every(self, most: int) -> tuple[list[str], list[tuple[Exemplar, ...]], Matrix]:
+    def every(self, most: int) -> tuple[list[str], list[tuple[Exemplar, ...]], Halves]:
         """The newest ``most`` questions, their dialogues and vectors: (questions, dimension)."""
         points = [*self._points.items()][-most:]
         if not points:
-            return [], [], np.zeros((0, self._graph.ndim), dtype=np.float32)
+            return [], [], np.zeros((0, self._graph.ndim), dtype=np.float16)
         numbers = np.fromiter((number for number, _ in points), np.uint64, len(points))
         said = [point.dialogues for _, point in points]
-        vectors = np.asarray(self._graph.get(numbers), dtype=np.float32)
+        vectors = np.asarray(self._graph.get(numbers), dtype=np.float16)
         return [point.question for _, point in points], said, vectors
 
     def near(self, vector: Matrix, limit: int) -> list[Near]:

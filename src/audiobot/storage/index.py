@@ -151,6 +151,8 @@ def _row(values: tuple[object, ...]) -> Row:
 def _connect(path: Path, *, write: bool) -> sqlite3.Connection:
     connection = sqlite3.connect(path, isolation_level=None, check_same_thread=False)
     try:
+        # A megabyte of pages: the system keeps the rest of the file, once for both connections.
+        connection.execute("PRAGMA cache_size = -1024")
         if write:
             # The journal is the truth: losing the newest commits costs a catch-up, no dialogue.
             connection.execute("PRAGMA journal_mode = WAL")
