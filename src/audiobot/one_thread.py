@@ -41,8 +41,9 @@ class OneThread:
             raise RuntimeError(f"the thread {self._name!r} is closed")
         if self._thread is None:
             # As a daemon: who forgets to close it is not kept from ending.
-            self._thread = threading.Thread(target=self._serve, name=self._name, daemon=True)
-            self._thread.start()
+            thread = threading.Thread(target=self._serve, name=self._name, daemon=True)
+            thread.start()  # "can't start new thread" is this caller's; the next one tries again
+            self._thread = thread
         future: asyncio.Future[_T] = loop.create_future()
         self._given.put((future, work))
         return future
@@ -70,8 +71,12 @@ def _do(future: asyncio.Future[_T], work: Callable[[], _T]) -> None:
     with contextlib.suppress(RuntimeError):  # the loop is closed: nobody waits any more
         try:
             result = work()
+        except StopIteration:
+            # No future takes it: a coroutine that ends raises one.
+            tell(_fail, future, RuntimeError("the work raised StopIteration"))
         except BaseException as error:  # noqa: BLE001  # whoever waits for it is told
             tell(_fail, future, error)
+            del future, work  # the error's trace names this frame, and the future bears the error
         else:
             tell(_settle, future, result)
 

@@ -84,6 +84,21 @@ def test_who_has_not_rated_for_long_is_forgotten() -> None:
     assert raters.verdict("b", 5) == alone.verdict("new", 5)
 
 
+def test_who_was_forgotten_may_change_his_rating_and_take_it_back() -> None:
+    raters = Raters(most=2)
+    for rater in ("a", "b", "c"):
+        raters.rated(rater, 5)
+    raters.rated("a", 4, before=5)
+    alone = Raters()
+    for rater, rating in (("c", 5), ("a", 4)):
+        alone.rated(rater, rating)
+    assert raters.usual == pytest.approx(alone.usual)
+    raters.withdrawn("a", 4)
+    raters.withdrawn("b", 5)
+    alone.withdrawn("a", 4)
+    assert raters.usual == pytest.approx(alone.usual)
+
+
 def test_one_rater_of_many_dialogues_is_heard_once() -> None:
     once = support(said(5, "x"), raters=Raters())
     assert support(*(said(5, "x") for _ in range(8)), raters=Raters()) == pytest.approx(once)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import uuid
 from collections.abc import Sequence
 from datetime import UTC, datetime
@@ -42,6 +43,8 @@ class Desk:
         self.evaluated = 0
 
     async def get_stats(self) -> Stats:
+        if not self.told:
+            raise asyncio.CancelledError  # the script is at its end
         now = self.told.pop(0)
         if isinstance(now, Exception):
             raise now
@@ -102,12 +105,20 @@ async def test_after_a_restart_it_goes_on_where_the_last_evaluation_stopped() ->
     assert found.evaluation_period_start == desk.kept[0].created_at
 
 
-async def test_a_store_that_is_away_ends_no_cycle(monkeypatch: pytest.MonkeyPatch) -> None:
+@pytest.mark.parametrize("error", [StorageUnavailable("database_away"), ZeroDivisionError("?")])
+async def test_a_store_that_is_away_and_a_fault_of_ours_end_no_cycle(
+    monkeypatch: pytest.MonkeyPatch, error: Exception
+) -> None:
     monkeypatch.setattr("audiobot.answering.evaluating.LOOK_SECONDS", 0.0)
-    desk = Desk(StorageUnavailable("database_away"), stats(ENOUGH, 0))
-    with pytest.raises(IndexError):  # the script is at its end: it was asked again and again
+    told: list[str] = []
+    asyncio.get_running_loop().set_exception_handler(
+        lambda _, context: told.append(context["message"])
+    )
+    desk = Desk(error, stats(ENOUGH, 0))
+    with pytest.raises(asyncio.CancelledError):
         await desk.cycle().run()
     assert desk.evaluated == 1
+    assert told == (["an evaluation failed"] if isinstance(error, ZeroDivisionError) else [])
 
 
 # -- the accuracy -------------------------------------------------------------------------

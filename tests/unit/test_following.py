@@ -25,7 +25,7 @@ class Script:
         self.heard = list(heard)
         self.asked: list[ChangeMark | None] = []
         self.calls: list[object] = []
-        self.fails = 0
+        self.fails: list[Exception] = []
         self.turns = 0
         self.enough = asyncio.Event()
 
@@ -37,8 +37,7 @@ class Script:
 
     async def learn(self, log_ids: Sequence[uuid.UUID]) -> None:
         if self.fails:
-            self.fails -= 1
-            raise StorageUnavailable("database_away")
+            raise self.fails.pop()
         self.calls += log_ids
 
     async def refresh(self) -> None:
@@ -93,7 +92,21 @@ async def test_a_home_that_was_away_at_the_start_has_everything_loaded_again(mon
 async def test_what_could_not_be_learned_is_heard_again(mark, monkeypatch) -> None:
     later = ChangeMark(at=NOW, knowledge="2")
     script = Script(Changes(mark=later, rated=(A,)), Changes(mark=later, rated=(A,)))
-    script.fails = 1
+    script.fails = [StorageUnavailable("database_away")]
     await listen(script, mark, 3, monkeypatch)
     assert script.calls == [A]
     assert script.asked == [mark, mark, later]
+
+
+async def test_after_a_fault_of_ours_what_comes_next_is_heard(mark, monkeypatch) -> None:
+    told: list[str] = []
+    asyncio.get_running_loop().set_exception_handler(
+        lambda _, context: told.append(context["message"])
+    )
+    later, last = ChangeMark(at=NOW, knowledge="2"), ChangeMark(at=NOW, knowledge="3")
+    script = Script(Changes(mark=later, rated=(A,)), Changes(mark=last, rated=(B,)))
+    script.fails = [ZeroDivisionError("?")]
+    await listen(script, mark, 3, monkeypatch)
+    assert script.calls == [B]
+    assert script.asked == [mark, later, last]
+    assert told == ["taking up what others changed failed"]

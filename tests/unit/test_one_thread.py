@@ -3,9 +3,12 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import gc
 import threading
 import weakref
+from collections.abc import Callable
+from unittest import mock
 
 import pytest
 
@@ -33,6 +36,24 @@ async def test_an_error_is_its_callers_and_the_thread_goes_on() -> None:
 
     with pytest.raises(RuntimeError, match="of the work"):
         await one.run(fail)
+    assert await one.run(lambda: 7) == 7
+    one.close()
+
+
+async def test_an_error_that_no_future_takes_is_told_all_the_same() -> None:
+    one = OneThread("one")
+    with pytest.raises(RuntimeError, match="StopIteration"):
+        await one.run(lambda: next(iter(())))
+    one.close()
+
+
+async def test_a_thread_that_could_not_begin_is_begun_by_the_next_call() -> None:
+    one = OneThread("one")
+    with (
+        mock.patch.object(threading.Thread, "start", side_effect=RuntimeError("can't start")),
+        pytest.raises(RuntimeError, match="can't start"),
+    ):
+        one.run(lambda: 7)
     assert await one.run(lambda: 7) == 7
     one.close()
 
@@ -77,17 +98,22 @@ async def test_one_that_was_never_used_is_closed_too() -> None:
     OneThread("one").close()
 
 
-async def test_it_holds_nothing_of_work_that_is_done() -> None:
+@pytest.mark.parametrize("work", [lambda held: held, lambda held: held / 0])
+async def test_it_holds_nothing_of_work_that_is_done(work: Callable[[object], object]) -> None:
     class Heavy:
         pass
 
     one, heavy = OneThread("one"), Heavy()
     gone = weakref.ref(heavy)
-    await one.run(lambda held=heavy: held)
-    del heavy
-    await asyncio.sleep(0.01)
-    gc.collect()
-    assert gone() is None
+    gc.disable()  # what goes by itself needs no collector
+    try:
+        with contextlib.suppress(TypeError):
+            await one.run(lambda held=heavy: work(held))
+        del heavy
+        await asyncio.sleep(0.01)
+        assert gone() is None
+    finally:
+        gc.enable()
     one.close()
 
 

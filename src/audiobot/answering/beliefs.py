@@ -49,11 +49,14 @@ class Raters:
         return other
 
     def rated(self, rater: str | None, rating: int, before: int | None = None) -> None:
-        """``rater`` gave ``rating``, in place of ``before`` if that is given."""
+        """``rater`` gave ``rating``, in place of ``before`` if that is given and remembered."""
         if rater is None:
             return
         count, total = self._given.pop(rater, (0, 0))
-        self._means -= total / count if count else 0.0
+        if count:
+            self._means -= total / count
+        else:
+            before = None  # forgotten with his rater
         count, total = count + (before is None), total + rating - (before or 0)
         self._given[rater] = (count, total)  # at the end: who rated last is forgotten last
         self._means += total / count

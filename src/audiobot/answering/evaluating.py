@@ -109,6 +109,10 @@ class Cycle:
                 await self.look()
             except AudioBotError:
                 continue
+            except Exception as error:  # noqa: BLE001  # whatever it is, it is looked at again
+                asyncio.get_running_loop().call_exception_handler(
+                    {"message": "an evaluation failed", "exception": error}
+                )
 
     async def look(self) -> ModelMetrics | None:
         """An evaluation, if it is time for one."""

@@ -54,4 +54,8 @@ async def follow(store: Store, learner: Learner, mark: ChangeMark) -> None:
                 await learner.learn(heard.rated)
         except Unavailable:
             continue  # the mark stays: it is heard again
+        except Exception as error:  # noqa: BLE001  # whatever it is, what comes next is heard
+            asyncio.get_running_loop().call_exception_handler(
+                {"message": "taking up what others changed failed", "exception": error}
+            )
         mark = heard.mark

@@ -6,6 +6,7 @@ the newest ``MAX_EXEMPLARS`` of them; the store stays the only place where they 
 
 from __future__ import annotations
 
+from collections import OrderedDict
 from collections.abc import Sequence
 from datetime import datetime
 from typing import Final, NamedTuple
@@ -77,7 +78,7 @@ class Recall:
         self.last_change: datetime | None = None
         self.generation = 0
         self._graph = Index(ndim=dimension, metric=MetricKind.Cos, dtype=ScalarKind.F16)
-        self._point_of: dict[UUID, int] = {}
+        self._point_of: OrderedDict[UUID, int] = OrderedDict()
         self._points: dict[int, _Point] = {}
         self._numbers: dict[str, int] = {}
         self._next = 0
@@ -88,9 +89,8 @@ class Recall:
     def get(self, log_id: UUID) -> Exemplar | None:
         """The exemplar of a dialogue, if it is in."""
         number = self._point_of.get(log_id)
-        if number is None:
-            return None
-        return next(e for e in self._points[number].dialogues if e.log_id == log_id)
+        said = self._points[number].dialogues if number is not None else ()
+        return next((exemplar for exemplar in said if exemplar.log_id == log_id), None)
 
     def add(self, questions: Sequence[str], exemplars: Sequence[Exemplar], vectors: Matrix) -> None:
         """Take exemplars in, oldest first; of a dialogue that is in already the words stay."""
@@ -108,8 +108,8 @@ class Recall:
             point = self._points[number]
             said = (*point.without(exemplar.log_id), exemplar)
             self._points[number] = point._replace(dialogues=said[-PER_QUESTION:])
-            self._point_of.pop(exemplar.log_id, None)
-            self._point_of[exemplar.log_id] = number  # at the end: the newest goes last
+            self._point_of[exemplar.log_id] = number
+            self._point_of.move_to_end(exemplar.log_id)
             self._changed(exemplar, exemplar.at)
             for oldest in said[:-PER_QUESTION]:
                 del self._point_of[oldest.log_id]

@@ -52,7 +52,7 @@ from audiobot.storage.frames import (
 _HIGH_WATER: Final = struct.Struct("<QI")
 SEGMENT_BYTES: Final = 16 << 20
 VERIFY_BYTES: Final = 128 << 20
-HIGH_WATER_SECONDS: Final = 0.5
+HIGH_WATER_SECONDS: Final = 0.4
 _HIGH_WATER_SLOT: Final = 512
 _A_SECOND_OF_RECORDS: Final = 100_000
 _OPEN_READERS: Final = 16
@@ -357,7 +357,7 @@ class Journal:
             raise StorageUnavailable("journal_unwritable", retry_after=10)
 
     def mark(self) -> None:
-        """Bring the high-water mark up to date if half a second has passed since it was."""
+        """Bring the high-water mark up to date if that was not done just now."""
         if (
             self._high_water != self.last_sequence
             and time.monotonic() - self._high_water_at >= HIGH_WATER_SECONDS

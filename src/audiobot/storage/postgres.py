@@ -77,7 +77,6 @@ _FOLD_AT_ONCE: Final = 50_000
 _OVERLAP: Final = timedelta(seconds=8)
 """A rating is dated before its transaction commits: what is heard is heard again for so long."""
 _DAY: Final = timedelta(hours=24)
-"""A rating's version with its ``op_id``, which breaks ties."""
 _FIRST: Final = (datetime(1, 1, 1, tzinfo=UTC), UUID(int=0))
 
 
