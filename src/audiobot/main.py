@@ -55,6 +55,7 @@ from audiobot.telemetry import (
     TracingMeter,
     configure_logging,
     get_logger,
+    watch_loop,
 )
 from audiobot.workers import run_workers
 
@@ -104,6 +105,7 @@ async def open_core(
     will be asked (``answering``). A worker among several is given the ``directory`` that its
     parent owns, works in a ``slot`` of it and counts in its files there (``shared``).
     """
+    watch_loop()
     dsn = _read_dsn(settings)
     if shared is not None:
         shared.take(slot)

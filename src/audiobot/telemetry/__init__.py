@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from audiobot.telemetry.logs import bind_request, configure_logging, get_logger
+from audiobot.telemetry.logs import bind_request, configure_logging, get_logger, watch_loop
 from audiobot.telemetry.meter import MetricsMeter
 from audiobot.telemetry.metrics import METRICS_TYPE, Metrics
 from audiobot.telemetry.shared import SharedFiles
@@ -18,4 +18,5 @@ __all__ = [
     "bind_request",
     "configure_logging",
     "get_logger",
+    "watch_loop",
 ]

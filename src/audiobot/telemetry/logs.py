@@ -6,9 +6,12 @@ or a password.
 
 from __future__ import annotations
 
+import asyncio
 import logging
 import sys
 import time
+import traceback
+from collections.abc import MutableMapping
 from typing import Any, Final
 
 import structlog
@@ -42,7 +45,7 @@ def configure_logging(level: str) -> None:
             foreign_pre_chain=shared,
             processors=[
                 structlog.stdlib.ProcessorFormatter.remove_processors_meta,
-                structlog.processors.format_exc_info,
+                _without_words,
                 renderer,
             ],
         )
@@ -53,6 +56,38 @@ def configure_logging(level: str) -> None:
     for noisy in ("uvicorn.access", "httpx2", "httpcore2", "openai", "urllib3"):
         # Their lines hold addresses of people or bodies of requests.
         logging.getLogger(noisy).setLevel(logging.WARNING)
+
+
+def _without_words(_: object, __: str, line: MutableMapping[str, Any]) -> MutableMapping[str, Any]:
+    """An error as its kind and where it was: its text may quote what a person said."""
+    given = line.pop("exc_info", None)
+    if given is True:
+        given = sys.exc_info()
+    error = given[1] if isinstance(given, tuple) else given
+    if isinstance(error, BaseException):
+        line["exception"] = _told(error)
+    return line
+
+
+def _told(error: BaseException) -> str:
+    frames = "".join(traceback.format_tb(error.__traceback__))
+    within = [error.__cause__, *getattr(error, "exceptions", ())]
+    told = [_told(inner) for inner in within if inner is not None]
+    told.append(f"Traceback (most recent call last):\n{frames}{type(error).__name__}")
+    return "\n".join(told)
+
+
+def watch_loop() -> None:
+    """Have the running event loop report what nobody caught as every error is told.
+
+    Its own way is to show the task too, with the error's text and what it was given.
+    """
+    log = get_logger("asyncio")
+
+    def report(_: asyncio.AbstractEventLoop, context: dict[str, Any]) -> None:
+        log.error(context["message"], exc_info=context.get("exception"))
+
+    asyncio.get_running_loop().set_exception_handler(report)
 
 
 def get_logger(name: str) -> structlog.stdlib.BoundLogger:
