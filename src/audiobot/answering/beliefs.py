@@ -13,6 +13,7 @@ from __future__ import annotations
 from array import array
 from collections import defaultdict
 from collections.abc import Iterable, Mapping, Sequence
+from functools import lru_cache
 from itertools import count
 from typing import Final, NamedTuple
 
@@ -32,6 +33,12 @@ MOST_RATERS: Final = 10_000
 """Who has not rated for so long is one of whom nothing is known."""
 _NO_VERDICT: Final = 3
 _HALF_SCALE: Final = 2.0
+
+
+@lru_cache(1_000)
+def _pair(count: int, total: int) -> tuple[int, int]:
+    """One for all raters who gave so many ratings of that sum: most gave one."""
+    return count, total
 
 
 class Raters:
@@ -58,7 +65,7 @@ class Raters:
         else:
             before = None  # forgotten with his rater
         count, total = count + (before is None), total + rating - (before or 0)
-        self._given[rater] = (count, total)  # at the end: who rated last is forgotten last
+        self._given[rater] = _pair(count, total)  # at the end: who rated last is forgotten last
         self._means += total / count
         while len(self._given) > self._most:
             count, total = self._given.pop(next(iter(self._given)))
@@ -71,7 +78,7 @@ class Raters:
         count, total = self._given.pop(rater)
         self._means -= total / count
         if count > 1:
-            self._given[rater] = (count - 1, total - rating)
+            self._given[rater] = _pair(count - 1, total - rating)
             self._means += (total - rating) / (count - 1)
 
     @property

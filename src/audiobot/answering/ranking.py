@@ -31,7 +31,7 @@ TOP: Final = 5
 _ANSWERED_BY_KNOWLEDGE: Final = 0.8
 _LEAST_FULLNESS: Final = 0.1
 _FEW_ITEMS: Final = 12
-_BLOCK: Final = 2_048
+_BLOCK: Final = 512
 """Questions that a head is fitted to at a time: of more there would be megabytes in between."""
 _SUPPORT: Final = VOICES.index("support")
 _NOBODY: Final = Belief(0.0, ())

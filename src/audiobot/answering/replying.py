@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 from collections.abc import Sequence
 from functools import cache
 from typing import Final
@@ -123,7 +124,8 @@ def receipt(best: Ranked, taught: Sequence[UUID], language: Language) -> tuple[S
         title = sentence("operator_answer", language)
         found.append(Source(kind="correction", title=title, ids=tuple(map(str, taught))))
     if dialogues:
-        ids = tuple(str(exemplar.log_id) for exemplar in dialogues)
+        # Interned: each dialogue that speaks here stands in the receipts of many.
+        ids = tuple(sys.intern(str(exemplar.log_id)) for exemplar in dialogues)
         # Those of whom nothing is known may be one person, or among the known: the least it can be.
         raters = len({exemplar.rater for exemplar in dialogues} - {None}) or 1
         title = item.title or sentence("operator_answer", language)
