@@ -297,16 +297,19 @@ async def _learn(store: StorageAdapter, answerer: KnowledgeAnswerer, cycle: Cycl
     try:
         await answerer.start(progress)
     except Unavailable:
-        mark = ChangeMark()  # PostgreSQL broke off: all is loaded again when it is heard of
+        # All is loaded when it is heard of again.
+        mark = ChangeMark()
+        log.warning("PostgreSQL broke off while the knowledge was read: it is read once it is back")
     except Exception as error:  # noqa: BLE001  # the n-grams go on, health says so
         log.error(  # noqa: TRY400  # the text of an error may quote what it read
             "the encoder could not be loaded", kind=type(error).__name__
         )
         return
+    else:
+        log.info("ready to answer by meaning")
     # What was loaded stays: the collector need not walk a hundred thousand dialogues time and
     # again, which holds the loop up for a tenth of a second.
     gc.freeze()
-    log.info("ready to answer by meaning")
     async with asyncio.TaskGroup() as tasks:
         tasks.create_task(follow(store, answerer, mark))
         if cycle is not None:

@@ -99,3 +99,15 @@ def test_a_terse_answer_is_told_from_a_full_one_on_the_tuning_part() -> None:
 def test_an_answer_that_names_another_topic_is_terse_until_it_is_long() -> None:
     assert is_terse("Делаем так каждую среду после обеда.", ["лифт когда моете"]) is True
     assert is_terse("Лифт в доме моем каждую среду после обеда.", ["лифт когда моете"]) is False
+
+
+def test_an_answer_to_a_message_without_words_is_not_one_to_all_of_them() -> None:
+    known = lay_over([WINDOWS, KnowledgeItem(item_id="t", title="***", answer="Звёзды.")],
+                     [correct("Спасибо и вам.", "👍", "Отлично!")])  # fmt: skip
+    for asked, answer in (("👍", "Спасибо и вам."), (" 👍 ", "Спасибо и вам."),
+                          ("ОТЛИЧНО", "Спасибо и вам.")):  # fmt: skip
+        found = known.pinned(asked, "ru")
+        assert found is not None
+        assert found.answer == answer
+    for asked in ("???", "🤬", "+", "...", "***", ""):
+        assert known.pinned(asked, "ru") is None

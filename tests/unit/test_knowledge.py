@@ -226,6 +226,52 @@ def test_an_items_language_is_that_of_its_letters(text: str, language: str) -> N
     assert language_of(text) == language
 
 
+@pytest.mark.parametrize(
+    ("question", "answer", "language"),
+    [
+        ("Ваш сайт?", "https://vasdom-service.example/prices", "ru"),
+        ("Почта?", "office@vasdom-service.example", "ru"),
+        ("Какой у вас Wi-Fi?", "VasDom Guest", "ru"),
+        ("Wi-Fi?", "Пароль написан на стойке у входа.", "ru"),
+        ("Where is your site?", "https://vasdom-service.example/prices", "en"),
+        ("Your e-mail?", "Write to office@vasdom-service.example.", "en"),
+    ],
+)
+def test_an_answer_is_in_the_language_of_its_question_whatever_address_it_gives(
+    question: str, answer: str, language: str
+) -> None:
+    (item,) = parse("a.csv", f"question,answer\n{question},{answer}\n".encode()).items
+    assert item.language == language
+
+
+@pytest.mark.timeout(20)
+def test_a_heading_of_many_spaces_is_read_as_soon_as_any_other() -> None:
+    wide = " " * 200_000
+    text = f"# Раздел{wide}стр. 5{wide}##\n\nТекст раздела.\n\n##{wide}Ещё{wide}#\nЕщё текст.\n"
+    first, second = parse("a.md", text.encode()).items
+    assert (first.title[:6], first.answer) == ("Раздел", "Текст раздела.")
+    assert second.answer == "Ещё текст."
+
+
+@pytest.mark.parametrize(
+    ("line", "title"),
+    [
+        ("## Окна", "Окна"), ("###### Окна ######", "Окна"), ("#\tОкна#", "Окна"),
+        ("##   Окна и # двери   ", "Окна и # двери"), ("## ##", ""),
+    ],
+)  # fmt: skip
+def test_a_heading_is_its_words(line: str, title: str) -> None:
+    (item,) = parse("a.md", f"{line}\nТекст раздела.\n".encode()).items
+    assert item.title.removeprefix("a: ") == (title or "a")
+    assert item.answer == "Текст раздела."
+
+
+@pytest.mark.parametrize("line", ["####### Окна", "#Окна", " ## Окна", "##"])
+def test_what_only_looks_like_a_heading_is_text(line: str) -> None:
+    (item,) = parse("a.md", f"# Дом\n{line}\n".encode()).items
+    assert line.strip() in item.answer
+
+
 def test_files_are_found_in_a_stable_order_without_readmes(tmp_path: Path) -> None:
     for name in ("b.md", "a.csv", "README.md", "x.txt", "z/c.jsonl", "z/D.CSV"):
         (tmp_path / name).parent.mkdir(exist_ok=True)

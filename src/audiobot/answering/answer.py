@@ -81,6 +81,7 @@ class KnowledgeAnswerer:
         self._mind: Mind | None = None
         self._first_mind = asyncio.Event()
         self._items: Sequence[KnowledgeItem] = ()
+        self._imported: Sequence[KnowledgeItem] = ()
         self._laid: Known | None = None
         self._corrected_at: datetime | None = None
         self._learner: Learner | None = None
@@ -219,7 +220,8 @@ class KnowledgeAnswerer:
 
     async def reload(self) -> None:
         """Take up knowledge, corrections and dialogues anew: the store holds more than it did."""
-        if self._learner is None:
+        if self._learner is None:  # the start was broken off
+            await self.start()
             return
         await self.refresh()
         await self._learner.load()
@@ -255,6 +257,7 @@ class KnowledgeAnswerer:
         version = self._mind.version + 1 if self._mind else 0
         # What was corrected meanwhile is told in its own words already.
         self._mind = made._replace(version=version, known=self._laid or known)
+        self._imported = self._items
 
     def _mind_of(
         self, known: Known, vectors: Mapping[Key, Matrix], snapshot: Snapshot | None
@@ -269,14 +272,14 @@ class KnowledgeAnswerer:
 
     async def _refit(self) -> float:
         """Fit the head anew to all that raters taught; the seconds that it took."""
-        mind, learner = self._mind, self._learner
-        if mind is None or mind.ranker is None or learner is None:
-            return 0.0
-        snapshot = await self._search(learner.experience.snapshot)
-        started = time.perf_counter()
-        head = await self._fit(lambda: fitted(mind.ranker, snapshot))
-        if self._mind is mind:  # one made meanwhile has a head of its own
-            self._mind = mind._replace(head=head, version=mind.version + 1)
+        started, learner = time.perf_counter(), self._learner
+        while (mind := self._mind) is not None and mind.ranker is not None and learner is not None:
+            ranker, snapshot = mind.ranker, await self._search(learner.experience.snapshot)
+            head = await self._fit(partial(fitted, ranker, snapshot))
+            if self._mind is not None and self._mind.ranker is ranker:
+                self._mind = self._mind._replace(head=head, version=self._mind.version + 1)
+                break
+            # One that was made meanwhile may have learned from less than this.
         return time.perf_counter() - started
 
     async def evaluate(self) -> HeldOut:
@@ -325,7 +328,7 @@ class KnowledgeAnswerer:
         told = replying.told(mind, judged, embedding, language)
         if self._language_model is None:
             return told
-        return await self._worded(asked, language, judged.ranking, told)
+        return await self._worded(mind, asked, language, judged.ranking, told)
 
     async def _judge(
         self,
@@ -354,11 +357,15 @@ class KnowledgeAnswerer:
         return judged
 
     async def _worded(
-        self, question: str, language: Language, ranking: Ranking, otherwise: Reply
+        self, mind: Mind, question: str, language: Language, ranking: Ranking, otherwise: Reply
     ) -> Reply:
         """The answer in a language model's words; ``otherwise`` when it gives none in time."""
         assert self._language_model is not None
-        items = [ranked.item for ranked in ranking.ranked[:PASSAGES]]
+        # What was taken back just now is ranked until there is another ranker, and told no more.
+        known = [r.item for r in ranking.ranked if r.item.item_id in mind.known.by_id]
+        items = known[:PASSAGES]
+        if not items:
+            return otherwise
         passages = [Passage(item.title, item.answer) for item in items]
         try:
             completion = await self._language_model.complete(question, passages, language)
@@ -400,5 +407,6 @@ class KnowledgeAnswerer:
         """What a correction would do; see the port."""
         if self._desk is None or self._mind is None or not self._settled:
             return not_yet(answer, wordings)
-        mind, items = self._mind, self._items
+        # Knowledge that is still coming in has no vectors yet: nobody shall wait for them here.
+        mind, items = self._mind, self._imported
         return await self._desk.preview(answer, wordings, language, turns, mind, items)

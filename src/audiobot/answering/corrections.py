@@ -13,7 +13,7 @@ from uuid import UUID
 
 import msgspec
 
-from audiobot.answering.words import plain, words
+from audiobot.answering.words import exact, plain, words
 from audiobot.domain import Correction, KnowledgeItem, Language
 
 _FEW_WORDS: Final = 6
@@ -24,7 +24,7 @@ _STEM: Final = 4
 class Known(NamedTuple):
     """All that can be told: the ``items``, and by which corrections operators ``taught`` them.
 
-    A pin is a wording, as ``plain`` has it, and the id of the item that answers it.
+    A pin is a wording, as ``exact`` has it, and the id of the item that answers it.
     """
 
     items: list[KnowledgeItem]
@@ -34,7 +34,7 @@ class Known(NamedTuple):
 
     def pinned(self, question: str, language: Language) -> KnowledgeItem | None:
         """What answers this very question."""
-        item_id = self.pins.get((language, plain(question)))
+        item_id = self.pins.get((language, exact(question)))
         return None if item_id is None else self.by_id.get(item_id)
 
 
@@ -58,20 +58,20 @@ def lay_over(items: Sequence[KnowledgeItem], corrections: Iterable[Correction]) 
             )
         taught.setdefault(item_id, []).append(correction.correction_id)
         for wording in correction.wordings:
-            key = plain(wording)
+            key = exact(wording)
             wordings.setdefault(item_id, {}).setdefault(key, wording)
             pins[correction.language, key] = item_id
     known = []
     for item in by_id.values():
-        own = {plain(q): q for q in item.questions} | wordings.get(item.item_id, {})
+        own = {exact(q): q for q in item.questions} | wordings.get(item.item_id, {})
         held = item.item_id
         asked = tuple(q for k, q in own.items() if pins.get((item.language, k), held) == held)
         same = asked == item.questions
         known.append(item if same else msgspec.structs.replace(item, questions=asked))
     for item in items:
         # Asked by its own name it is meant: the bot asks back with these.
-        if item.title:
-            pins.setdefault((item.language, plain(item.title)), item.item_id)
+        if name := plain(item.title):
+            pins.setdefault((item.language, name), item.item_id)
     told_by = {item_id: tuple(ids) for item_id, ids in taught.items()}
     return Known(known, told_by, pins, {item.item_id: item for item in known})
 

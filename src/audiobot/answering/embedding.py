@@ -181,6 +181,8 @@ class EmbeddingService:
         await self._thread.run(self._load)
 
     def _load(self) -> None:
+        if self._encoder is not None:
+            return
         encoder = self._make()
         encoder.query(["прогрев"])
         for file in (self._shipped, self._cache_file):

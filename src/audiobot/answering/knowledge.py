@@ -20,7 +20,14 @@ from typing import Final, NamedTuple
 
 import msgspec
 
-from audiobot.domain import MAX_MESSAGE, MAX_RESPONSE, KnowledgeItem, Language, check_text
+from audiobot.domain import (
+    MAX_MESSAGE,
+    MAX_RESPONSE,
+    KnowledgeItem,
+    Language,
+    check_text,
+    spoken_language,
+)
 from audiobot.errors import InvalidValue, SetupError
 from audiobot.ports import Answerer, BadRow, Imported, Store
 
@@ -33,9 +40,10 @@ MAX_BROKEN: Final = 1_000
 MAX_ROW_LINES: Final = 1_000
 """Bounds of a hostile table: lines that an unclosed quote may swallow, and how often it may."""
 
+_ADDRESS: Final = re.compile(r"https?://\S+|www\.\S+|\S{1,100}@\S+")
 _CYRILLIC: Final = re.compile("[а-яёА-ЯЁ]+")
 _LATIN: Final = re.compile("[a-zA-Z]+")
-_HEADING: Final = re.compile(r"(#{1,6})\s+(.*?)\s*#*\s*")
+_LEVELS: Final = 6
 _FENCE: Final = re.compile(r" {0,3}(`{3,}|~{3,})(.*)")
 _DISCLAIMER: Final = re.compile("^\\*Образец: .*\\*$".encode(), re.MULTILINE)
 _COLUMNS: Final = {
@@ -56,7 +64,11 @@ class Parsed(NamedTuple):
 
 
 def language_of(text: str) -> Language:
-    """Russian unless the text has Latin letters and no Cyrillic ones to speak of."""
+    """Russian unless the text has Latin letters and no Cyrillic ones to speak of.
+
+    Addresses are in no language.
+    """
+    text = _ADDRESS.sub(" ", text)
     cyrillic, latin = (sum(map(len, kind.findall(text))) for kind in (_CYRILLIC, _LATIN))
     return "en" if latin > 3 * cyrillic else "ru"
 
@@ -174,7 +186,9 @@ def _item(
     for question in questions:
         check_text("question", question, MAX_MESSAGE, blank=False)
     identity = hashlib.blake2b(f"{source}\n{about}".encode(), digest_size=12).hexdigest()
-    language = language_of(title + answer)
+    # Who asks in Russian is told what stands beside it, be it a name in Latin letters.
+    russian = any(spoken_language(question) == "ru" for question in questions)
+    language = "ru" if russian else language_of(f"{title} {answer}")
     return KnowledgeItem(
         item_id=identity, title=title, answer=answer, questions=questions, language=language
     )
@@ -294,18 +308,24 @@ def _markdown_rows(source: str, text: str) -> Iterator[_Row]:
 
     for number, line in enumerate(text.splitlines(), 1):
         fence = _fence_after(line, fence)
-        match = None if fence else _HEADING.fullmatch(line)
-        if match is None:
+        found = None if fence else _heading(line)
+        if found is None:
             lines.append(line)
             continue
         yield from section()
         lines.clear()
         start = number
-        if len(match[1]) == 1:
-            title, heading = match[2], ""
-        else:
-            heading = match[2]
+        level, name = found
+        title, heading = (name, "") if level == 1 else (title, name)
     yield from section()
+
+
+def _heading(line: str) -> tuple[int, str] | None:
+    """The level of a heading and its words. No pattern: those that fit are slow on many spaces."""
+    level = len(line) - len(line.lstrip("#"))
+    if not 1 <= level <= _LEVELS or not line[level : level + 1].isspace():
+        return None
+    return level, line[level:].strip().rstrip("#").rstrip()
 
 
 def _fence_after(line: str, fence: str) -> str:

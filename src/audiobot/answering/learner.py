@@ -17,7 +17,7 @@ from audiobot.answering.experience import Experience
 from audiobot.answering.recall import Exemplar
 from audiobot.answering.small_talk import without_greeting
 from audiobot.domain import Conversation, utc_now
-from audiobot.errors import Unavailable, UnknownDialogue
+from audiobot.errors import StorageUnavailable, Unavailable, UnknownDialogue
 from audiobot.ports import Matrix, Similar, Store
 
 _T = TypeVar("_T")
@@ -98,6 +98,9 @@ class Learner:
             except Unavailable as error:
                 unread = error
                 continue
+            if found is None and not here and not self._store.status().complete:
+                # Not there, or out of reach: whoever heard of it elsewhere hears of it again.
+                unread = StorageUnavailable("database_away")
             if found is None or found.rating is None:
                 continue
             if found.outcome == "answered":

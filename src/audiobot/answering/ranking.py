@@ -23,7 +23,7 @@ from audiobot.answering.ngrams import NgramIndex
 from audiobot.answering.recall import Halves
 from audiobot.answering.weights import VOICES, Voices, Weights, kind_of
 from audiobot.answering.whitening import Whitening, unit
-from audiobot.answering.words import plain
+from audiobot.answering.words import exact
 from audiobot.domain import KnowledgeItem, Language
 from audiobot.ports import Matrix
 
@@ -127,7 +127,7 @@ class Ranker:
         self._offset = {language: weights.taught * favour - apart[language] for language in apart}
         # Letters alone are a poor judge of meaning, but what stands there word by word is no guess.
         self._own = {
-            (item.language, plain(question)): item.item_id
+            (item.language, exact(question)): item.item_id
             for item in reversed(self.items if kind_of(encoder) == "ngrams" else ())
             for question in item.questions
         }
@@ -190,7 +190,7 @@ class Ranker:
 
     def _named(self, ranking: Ranking, question: str, language: Language) -> Ranking:
         """With an item first that is asked for in its own words, where letters alone judge."""
-        own = self._own.get((language, plain(question)))
+        own = self._own.get((language, exact(question)))
         return ranking if own is None else pinned(ranking, self.items[self.by_id[own]])
 
     def voices(

@@ -20,6 +20,11 @@ def plain(text: str) -> str:
     return " ".join(words(text))
 
 
+def exact(text: str) -> str:
+    """``plain``, and of a text without words itself: "👍" is not what "???" is."""
+    return plain(text) or " ".join(text.casefold().split())
+
+
 def clauses(text: str) -> Iterator[str]:
     """The parts of a text that each say something: cut at stops and dashes, of a few words each.
 
