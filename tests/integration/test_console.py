@@ -14,7 +14,7 @@ from audiobot.http.sessions import SESSION_SECONDS, Session, Sessions
 from audiobot.storage.directory import KeySet
 from tests.conftest import Home, settled
 from tests.integration.conftest import MODE
-from tests.integration.operator import Visiting, Visitor, fields_of, visitors, words_of
+from tests.integration.operator import Fields, Visiting, Visitor, fields_of, visitors, words_of
 from tests.integration.raw import MARK
 from tests.servers import Server, serving
 
@@ -369,6 +369,29 @@ def test_two_operators_at_once_the_later_wins_and_is_told_of_the_earlier(
     assert "Отменено" in words_of(colleague.post(path, **undo))
     assert settling(desk, ids[0])["answer"] == "Самокаты убираем мы."
     assert ids[2] in waiting(desk)
+
+
+def test_an_undo_undoes_no_colleagues_later_answer(
+    desk: Server, operator: Visitor, colleague: Visitor, question: str
+) -> None:
+    log_id = desk.ask(question)["log_id"]
+    fields = {**operator.opened(log_id), "answer": ANSWER}
+    undo = fields_of(operator.post("/console/answers", **fields).text)
+    path = f"/console/answers/{settling(desk, log_id)['correction_id']}"
+
+    def changed(who: Visitor, answer: str) -> Fields:
+        edited = fields_of(who.get(path).text)
+        return fields_of(who.post("/console/answers", **{**edited, "answer": answer}).text)
+
+    theirs = changed(colleague, "Самокаты вывозит хозяин.")
+    said = words_of(operator.post(f"{path}/withdraw", **undo))
+    assert "уже изменил этот ответ: «Самокаты вывозит хозяин.»" in said
+    assert settling(desk, log_id)["answer"] == "Самокаты вывозит хозяин."
+    changed(operator, "Самокаты вывозим мы.")
+    assert "«Самокаты вывозим мы.»" in words_of(colleague.post(f"{path}/back", **theirs))
+    assert settling(desk, log_id)["answer"] == "Самокаты вывозим мы."
+    operator.post(f"{path}/withdraw")
+    assert "уже отозвал этот ответ" in words_of(colleague.post(f"{path}/back", **theirs))
 
 
 def test_an_answer_to_what_was_just_dismissed_counts_and_says_so(

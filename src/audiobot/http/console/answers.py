@@ -84,6 +84,8 @@ class Answers:
 
     async def withdraw(self, visit: Visit) -> Response:
         """Let an answer count no more; from the inbox this undoes what was just saved."""
+        if (overtaken := await self._overtaken(visit)) is not None:
+            return overtaken
         outcome = await self._conversation.withdraw(_name(visit), withdrawn=True)
         kept = outcome.correction
         if visit.form.one("kind") == "group":
@@ -100,6 +102,8 @@ class Answers:
 
     async def back(self, visit: Visit) -> Response:
         """Undo a change: the answer that was there before, word for word."""
+        if (overtaken := await self._overtaken(visit)) is not None:
+            return overtaken
         log_ids = ids_in(visit)
         await self._conversation.correct(
             visit.form.one("answer"),
@@ -113,6 +117,21 @@ class Answers:
             return view.html(await self._inbox.came_back(visit, log_ids))
         words = [text("undone", visit.language)]
         return await self._changed(visit, visit.render("notice.html", words=words, undo=None))
+
+    async def _overtaken(self, visit: Visit) -> Response | None:
+        """What is said in place of an undo that would undo another operator's later work."""
+        newer = await self._desk.changed_since(_name(visit), version_in(visit))
+        if newer is None:
+            return None
+        words = [
+            text("undo_withdrawn", visit.language)
+            if newer.withdrawn
+            else text("undo_changed", visit.language, answer=shortened(newer.answer))
+        ]
+        notice = visit.render("notice.html", words=words, undo=None)
+        if visit.form.one("kind") == "group":
+            return view.html(notice)
+        return await self._changed(visit, notice)
 
     async def accept(self, visit: Visit) -> Response:
         """The form for a customer's words: an operator may change them, and must say yes."""

@@ -63,6 +63,13 @@ class Desk:
                 return correction
         raise UnknownCorrection("unknown_correction")
 
+    async def changed_since(
+        self, correction_id: UUID, seen_version: int | None
+    ) -> Correction | None:
+        """The answer as somebody made it after ``seen_version``; None when nobody did."""
+        kept = await self.answer_of(correction_id)
+        return kept if seen_version is not None and kept.version > seen_version else None
+
     async def suggestion(self, op_id: UUID) -> Suggestion | None:
         """One suggestion that still waits."""
         waiting = await self._store.get_suggestions(MOST)

@@ -139,6 +139,14 @@ _TEXTS: Final[dict[str, tuple[str, str]]] = {
     ),
     "reload": ("Обновить список", "Reload the list"),
     "undone": ("Отменено, всё как было.", "Undone, all is as it was."),
+    "undo_changed": (
+        "Не отменено: другой оператор уже изменил этот ответ: «{answer}». Действует его ответ.",
+        "Not undone: another operator has changed this answer since: '{answer}'. That one counts.",
+    ),
+    "undo_withdrawn": (
+        "Отменять нечего: другой оператор уже отозвал этот ответ.",
+        "There is nothing to undo: another operator has withdrawn this answer since.",
+    ),
     "withdrawn_now": (
         "Ответ отозван и больше не действует.",
         "The answer is withdrawn and counts no more.",
