@@ -12,11 +12,10 @@ import os
 import subprocess
 import sys
 from collections.abc import Mapping, Sequence
-from typing import BinaryIO
 from unittest.mock import patch
 
 from audiobot.cli import THREADS
-from tests.servers import Process, fresh
+from tests.servers import Files, Process, fresh
 
 _OF_PYTHON = ("PYTHONPATH", "PYTHONMALLOC", "PYTHONASYNCIODEBUG", "PYTHONIOENCODING", *THREADS)
 _context = multiprocessing.get_context("forkserver")
@@ -25,26 +24,17 @@ _context.set_forkserver_preload(
 )
 
 
-def begin(
-    arguments: Sequence[str],
-    env: Mapping[str, str],
-    output: BinaryIO,
-    errors: BinaryIO | None = None,
-    given: BinaryIO | None = None,
-) -> Process:
+def begin(arguments: Sequence[str], env: Mapping[str, str], files: Files) -> Process:
     """As ``fresh``, but forked, unless the interpreter is to differ from this one."""
     if any(env.get(name) != os.environ.get(name) for name in _OF_PYTHON):
-        return fresh(arguments, env, output, errors, given)
-    files = (given.name if given else os.devnull, output.name, (errors or output).name)
+        return fresh(arguments, env, files)
     return Forked(arguments, env, files)
 
 
 class Forked:
-    """As much of ``subprocess.Popen`` as tests ask of a process; ``files`` are its first three."""
+    """As much of ``subprocess.Popen`` as tests ask of a process."""
 
-    def __init__(
-        self, arguments: Sequence[str], env: Mapping[str, str], files: tuple[str, str, str]
-    ) -> None:
+    def __init__(self, arguments: Sequence[str], env: Mapping[str, str], files: Files) -> None:
         told = ([*arguments], dict(env), files)
         self._process = _context.Process(target=_run, args=told)
         with patch.dict(os.environ, THREADS):  # libraries read them when they are imported
@@ -74,7 +64,7 @@ class Forked:
         self._process.kill()
 
 
-def _run(arguments: list[str], env: dict[str, str], files: tuple[str, str, str]) -> None:
+def _run(arguments: list[str], env: dict[str, str], files: Files) -> None:
     """What the child does, from its first step to its exit code."""
     from audiobot.cli import main
 

@@ -13,7 +13,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 from tempfile import TemporaryDirectory
-from typing import Any, BinaryIO, Protocol
+from typing import Any, NamedTuple, Protocol
 
 import httpx
 
@@ -30,16 +30,16 @@ def environment(data_dir: Path, **settings: str) -> dict[str, str]:
 def run(data_dir: Path, *arguments: str, timeout: float = 60, stdin: str = "", **settings: str):
     """Run one command to its end; returns the completed process with text output."""
     with TemporaryDirectory() as place:
-        given, output, errors = (Path(place) / name for name in ("in", "out", "err"))
-        given.write_text(stdin, encoding="utf-8")
-        with given.open("rb") as reads, output.open("wb") as says, errors.open("wb") as warns:
-            process = begin(arguments, environment(data_dir, **settings), says, warns, reads)
+        files = Files(*(Path(place) / name for name in ("in", "out", "err")))
+        for file, text in zip(files, (stdin, "", ""), strict=True):
+            file.write_text(text, encoding="utf-8")
+        process = begin(arguments, environment(data_dir, **settings), files)
         try:
             code = process.wait(timeout)
         finally:
             process.kill()
             process.wait(10)
-        texts = (file.read_text(encoding="utf-8") for file in (output, errors))
+        texts = (file.read_text(encoding="utf-8") for file in files[1:])
         return subprocess.CompletedProcess(arguments, code, *texts)
 
 
@@ -61,24 +61,24 @@ class Process(Protocol):
     def kill(self) -> None: ...
 
 
-def fresh(
-    arguments: Sequence[str],
-    env: Mapping[str, str],
-    output: BinaryIO,
-    errors: BinaryIO | None = None,
-    given: BinaryIO | None = None,
-) -> Process:
-    """A process as people start it; errors go to ``output`` unless they have a file of their own.
+class Files(NamedTuple):
+    """What a process reads, and what it appends its output and its errors to."""
 
-    ``given`` is what it reads.
-    """
-    return subprocess.Popen(
-        [*COMMAND, *arguments],
-        env=env,
-        stdin=given or subprocess.DEVNULL,
-        stdout=output,
-        stderr=errors or subprocess.STDOUT,
-    )
+    stdin: Path
+    stdout: Path
+    stderr: Path
+
+
+def fresh(arguments: Sequence[str], env: Mapping[str, str], files: Files) -> Process:
+    """A process as people start it."""
+    with (
+        files.stdin.open("rb") as reads,
+        files.stdout.open("ab") as says,
+        files.stderr.open("ab") as warns,
+    ):
+        return subprocess.Popen(
+            [*COMMAND, *arguments], env=env, stdin=reads, stdout=says, stderr=warns
+        )
 
 
 def client_of(address: str, timeout: float = 30, **options: Any) -> httpx.Client:
@@ -151,9 +151,10 @@ def start(
 ) -> Server:
     """Start a server and wait until it answers; the caller stops it."""
     log_file = data_dir.parent / f"{data_dir.name}-{time.monotonic_ns()}.log"
-    with log_file.open("wb") as log:
-        words = ["serve", "--host", host, "--port", str(port), *arguments]
-        process = begin(words, environment(data_dir, PORT="8000", **settings), log)
+    log_file.touch()
+    words = ["serve", "--host", host, "--port", str(port), *arguments]
+    files = Files(Path(os.devnull), log_file, log_file)
+    process = begin(words, environment(data_dir, PORT="8000", **settings), files)
     deadline = time.monotonic() + 60
     while time.monotonic() < deadline:
         found = re.search(r'"address": "([^"]+)"', log_file.read_text(errors="replace"))

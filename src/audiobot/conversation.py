@@ -31,7 +31,13 @@ from audiobot.domain import (
     words_of,
 )
 from audiobot.entropy import random_name
-from audiobot.errors import IdempotencyMismatch, InvalidValue, Unavailable, UnknownDialogue
+from audiobot.errors import (
+    IdempotencyMismatch,
+    InvalidValue,
+    Unavailable,
+    UnknownDialogue,
+    report_fault,
+)
 from audiobot.ports import NO_METER, Answerer, Meter, Similar, Store
 
 _SESSIONS: Final = 10_000
@@ -294,9 +300,7 @@ class ConversationService:
                 await asyncio.sleep(_AGAIN_SECONDS)
                 continue
             except Exception as error:  # noqa: BLE001  # whatever it is, the next ones are taken up
-                asyncio.get_running_loop().call_exception_handler(
-                    {"message": "taking up a correction failed", "exception": error}
-                )
+                report_fault("taking up a correction failed", error)
             return
 
     # -- learning from ratings ---------------------------------------------------------------
@@ -309,9 +313,7 @@ class ConversationService:
                 await self._answerer.learn(log_ids, here=True)
             except Exception as error:  # noqa: BLE001  # whatever it is, the next ones are learned
                 # The ratings are safe; that one does not count yet is not for the rater to hear.
-                asyncio.get_running_loop().call_exception_handler(
-                    {"message": "learning from a rating failed", "exception": error}
-                )
+                report_fault("learning from a rating failed", error)
 
     async def similar(self, log_id: UUID, limit: int) -> tuple[Conversation | None, list[Similar]]:
         """The dialogue (None while out of reach) and the rated ones nearest to it."""

@@ -5,6 +5,13 @@ The sentences themselves, in Russian and English, are in :mod:`audiobot.messages
 
 from __future__ import annotations
 
+import asyncio
+
+
+def report_fault(message: str, error: Exception) -> None:
+    """Tell whoever watches the running event loop of a fault after which the work goes on."""
+    asyncio.get_running_loop().call_exception_handler({"message": message, "exception": error})
+
 
 class AudioBotError(Exception):
     """Root of every error AudioBot raises on purpose.

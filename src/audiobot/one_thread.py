@@ -67,25 +67,22 @@ class OneThread:
 def _do(future: asyncio.Future[_T], work: Callable[[], _T]) -> None:
     if future.cancelled():
         return
-    tell = future.get_loop().call_soon_threadsafe
+    later = future.get_loop().call_soon_threadsafe
     with contextlib.suppress(RuntimeError):  # the loop is closed: nobody waits any more
         try:
             result = work()
         except StopIteration:
             # No future takes it: a coroutine that ends raises one.
-            tell(_fail, future, RuntimeError("the work raised StopIteration"))
+            later(
+                _tell, future, future.set_exception, RuntimeError("the work raised StopIteration")
+            )
         except BaseException as error:  # noqa: BLE001  # whoever waits for it is told
-            tell(_fail, future, error)
+            later(_tell, future, future.set_exception, error)
             del future, work  # the error's trace names this frame, and the future bears the error
         else:
-            tell(_settle, future, result)
+            later(_tell, future, future.set_result, result)
 
 
-def _settle(future: asyncio.Future[_T], result: _T) -> None:
+def _tell(future: asyncio.Future[_T], how: Callable[[Any], None], what: object) -> None:
     if not future.done():
-        future.set_result(result)
-
-
-def _fail(future: asyncio.Future[_T], error: BaseException) -> None:
-    if not future.done():
-        future.set_exception(error)
+        how(what)

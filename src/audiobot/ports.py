@@ -40,6 +40,8 @@ from audiobot.domain import (
 
 Matrix = NDArray[np.float32]
 """float32 numbers; shape (rows, dimension), or (dimension,) for a single vector."""
+Halves = NDArray[np.float16]
+"""A matrix in half of the bytes, where it is only kept."""
 
 
 class Store(Protocol):

@@ -233,8 +233,7 @@ def test_g11_a_damaged_mark_is_no_damage_of_the_journal(tmp_path: Path) -> None:
     again.close()
 
 
-def test_g11_the_mark_follows_the_commits(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("audiobot.storage.journal.HIGH_WATER_SECONDS", 0.0)
+def test_g11_the_mark_follows_the_commits(tmp_path: Path) -> None:
     journal = Journal(tmp_path)
     write(journal, b"one", b"two")
     journal.mark()

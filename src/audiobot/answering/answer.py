@@ -257,7 +257,7 @@ class KnowledgeAnswerer:
         version = self._mind.version + 1 if self._mind else 0
         # What was corrected meanwhile is told in its own words already.
         self._mind = made._replace(version=version, known=self._laid or known)
-        self._imported = self._items
+        self._imported = self._items  # their vectors are there now
 
     def _mind_of(
         self, known: Known, vectors: Mapping[Key, Matrix], snapshot: Snapshot | None
@@ -362,8 +362,8 @@ class KnowledgeAnswerer:
         """The answer in a language model's words; ``otherwise`` when it gives none in time."""
         assert self._language_model is not None
         # What was taken back just now is ranked until there is another ranker, and told no more.
-        known = [r.item for r in ranking.ranked if r.item.item_id in mind.known.by_id]
-        items = known[:PASSAGES]
+        known = mind.known.by_id
+        items = [r.item for r in ranking.ranked if r.item.item_id in known][:PASSAGES]
         if not items:
             return otherwise
         passages = [Passage(item.title, item.answer) for item in items]

@@ -10,11 +10,11 @@ drawn to nothing while few have spoken. With ratings dealt at random it is nothi
 
 from __future__ import annotations
 
+import itertools
 from array import array
 from collections import defaultdict
 from collections.abc import Iterable, Mapping, Sequence
 from functools import lru_cache
-from itertools import count
 from typing import Final, NamedTuple
 
 import numpy as np
@@ -166,8 +166,8 @@ class Verdicts(NamedTuple):
 
 def heard(every: Sequence[Sequence[Exemplar]], raters: Raters) -> Verdicts:
     """The verdicts in rated dialogues; ``every`` question's are together."""
-    names: defaultdict[str, int] = defaultdict(count().__next__)
-    who: defaultdict[str | None, int] = defaultdict(count().__next__)
+    names: defaultdict[str, int] = defaultdict(itertools.count().__next__)
+    who: defaultdict[str | None, int] = defaultdict(itertools.count().__next__)
     numbers, verdicts = array("q"), array("d")
     for number, dialogues in enumerate(every):
         for dialogue in dialogues:

@@ -20,7 +20,7 @@ from audiobot.answering.beliefs import Lessons, lessons
 from audiobot.answering.experience import Snapshot
 from audiobot.answering.ranking import Ranker
 from audiobot.domain import ModelMetrics, Stats, utc_now
-from audiobot.errors import AudioBotError
+from audiobot.errors import AudioBotError, report_fault
 from audiobot.ports import Store
 
 ENOUGH: Final = 20
@@ -110,9 +110,7 @@ class Cycle:
             except AudioBotError:
                 continue
             except Exception as error:  # noqa: BLE001  # whatever it is, it is looked at again
-                asyncio.get_running_loop().call_exception_handler(
-                    {"message": "an evaluation failed", "exception": error}
-                )
+                report_fault("an evaluation failed", error)
 
     async def look(self) -> ModelMetrics | None:
         """An evaluation, if it is time for one."""

@@ -11,8 +11,8 @@ import numpy as np
 
 from audiobot.answering.beliefs import Belief, Raters, Verdicts, beliefs, heard, lessons
 from audiobot.answering.ranking import Ranker
-from audiobot.answering.recall import MAX_EXEMPLARS, Exemplar, Halves, Recall
-from audiobot.ports import Matrix
+from audiobot.answering.recall import MAX_EXEMPLARS, Exemplar, Recall
+from audiobot.ports import Halves, Matrix
 
 NEIGHBOURS: Final = 16
 MOST_LESSONS: Final = 20_000

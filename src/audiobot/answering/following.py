@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from typing import Final, Protocol
 from uuid import UUID
 
-from audiobot.errors import Unavailable
+from audiobot.errors import Unavailable, report_fault
 from audiobot.ports import ChangeMark, Store
 
 LISTEN_SECONDS: Final = 0.5
@@ -55,7 +55,5 @@ async def follow(store: Store, learner: Learner, mark: ChangeMark) -> None:
         except Unavailable:
             continue  # the mark stays: it is heard again
         except Exception as error:  # noqa: BLE001  # whatever it is, what comes next is heard
-            asyncio.get_running_loop().call_exception_handler(
-                {"message": "taking up what others changed failed", "exception": error}
-            )
+            report_fault("taking up what others changed failed", error)
         mark = heard.mark

@@ -20,12 +20,11 @@ from numpy.typing import NDArray
 
 from audiobot.answering.beliefs import Belief, Lessons
 from audiobot.answering.ngrams import NgramIndex
-from audiobot.answering.recall import Halves
 from audiobot.answering.weights import VOICES, Voices, Weights, kind_of
 from audiobot.answering.whitening import Whitening, unit
 from audiobot.answering.words import exact
 from audiobot.domain import KnowledgeItem, Language
-from audiobot.ports import Matrix
+from audiobot.ports import Halves, Matrix
 
 TOP: Final = 5
 _ANSWERED_BY_KNOWLEDGE: Final = 0.8

@@ -13,15 +13,12 @@ from typing import Final, NamedTuple
 from uuid import UUID
 
 import numpy as np
-from numpy.typing import NDArray
 from usearch.compiled import MetricKind, ScalarKind
 from usearch.index import Index
 
-from audiobot.ports import Matrix
+from audiobot.ports import Halves, Matrix
 
 MAX_EXEMPLARS: Final = 100_000
-Halves = NDArray[np.float16]
-
 PER_QUESTION: Final = 8
 """Dialogues that speak for one wording: what the newest say is what holds today."""
 

@@ -269,7 +269,7 @@ class Index:
                 self._write.execute("ROLLBACK")
             raise
 
-    def stamp(self, operation: Operation, row: Row | None = None) -> int:
+    def stamp(self, operation: Operation, row: Row | None) -> int:
         """The version that a live write of ``operation`` takes: above what is stored.
 
         ``row`` is what is known of the dialogue that is rated.

@@ -52,7 +52,6 @@ from audiobot.storage.frames import (
 _HIGH_WATER: Final = struct.Struct("<QI")
 SEGMENT_BYTES: Final = 16 << 20
 VERIFY_BYTES: Final = 128 << 20
-HIGH_WATER_SECONDS: Final = 0.4
 _HIGH_WATER_SLOT: Final = 512
 _A_SECOND_OF_RECORDS: Final = 100_000
 _OPEN_READERS: Final = 16
@@ -148,7 +147,6 @@ class Journal:
         self._high_water_fd = os.open(
             directory / "high-water", os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600
         )
-        self._high_water_at = 0.0
         self._slot = 0
         self.identity = self._identify()
         mark = self._read_high_water()
@@ -341,7 +339,6 @@ class Journal:
         self._slot = _HIGH_WATER_SLOT - self._slot
         os.pwrite(self._high_water_fd, body + struct.pack("<I", zlib.crc32(body)), self._slot)
         os.fdatasync(self._high_water_fd)
-        self._high_water_at = time.monotonic()
         self._high_water = value
 
     def check_in_place(self) -> None:
@@ -357,11 +354,8 @@ class Journal:
             raise StorageUnavailable("journal_unwritable", retry_after=10)
 
     def mark(self) -> None:
-        """Bring the high-water mark up to date if that was not done just now."""
-        if (
-            self._high_water != self.last_sequence
-            and time.monotonic() - self._high_water_at >= HIGH_WATER_SECONDS
-        ):
+        """Bring the high-water mark up to date; it costs a sync, so twice a second is often."""
+        if self._high_water != self.last_sequence:
             self._write_high_water(self.last_sequence)
 
     # -- writing ---------------------------------------------------------------------------
