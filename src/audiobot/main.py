@@ -300,10 +300,8 @@ async def _learn(store: StorageAdapter, answerer: KnowledgeAnswerer, cycle: Cycl
         # All is loaded when it is heard of again.
         mark = ChangeMark()
         log.warning("PostgreSQL broke off while the knowledge was read: it is read once it is back")
-    except Exception as error:  # noqa: BLE001  # the n-grams go on, health says so
-        log.error(  # noqa: TRY400  # the text of an error may quote what it read
-            "the encoder could not be loaded", kind=type(error).__name__
-        )
+    except Exception:  # the n-grams go on, health says so
+        log.exception("the encoder could not be loaded")
         return
     else:
         log.info("ready to answer by meaning")

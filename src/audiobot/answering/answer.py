@@ -81,7 +81,6 @@ class KnowledgeAnswerer:
         self._mind: Mind | None = None
         self._first_mind = asyncio.Event()
         self._items: Sequence[KnowledgeItem] = ()
-        self._imported: Sequence[KnowledgeItem] = ()
         self._laid: Known | None = None
         self._corrected_at: datetime | None = None
         self._learner: Learner | None = None
@@ -256,8 +255,8 @@ class KnowledgeAnswerer:
         made = await self._fit(partial(self._mind_of, known, vectors, snapshot))
         version = self._mind.version + 1 if self._mind else 0
         # What was corrected meanwhile is told in its own words already.
-        self._mind = made._replace(version=version, known=self._laid or known)
-        self._imported = self._items  # their vectors are there now
+        known = self._laid or known
+        self._mind = made._replace(version=version, known=known, imported=self._items)
 
     def _mind_of(
         self, known: Known, vectors: Mapping[Key, Matrix], snapshot: Snapshot | None
@@ -407,6 +406,4 @@ class KnowledgeAnswerer:
         """What a correction would do; see the port."""
         if self._desk is None or self._mind is None or not self._settled:
             return not_yet(answer, wordings)
-        # Knowledge that is still coming in has no vectors yet: nobody shall wait for them here.
-        mind, items = self._mind, self._imported
-        return await self._desk.preview(answer, wordings, language, turns, mind, items)
+        return await self._desk.preview(answer, wordings, language, turns, self._mind)

@@ -24,7 +24,6 @@ from audiobot.domain import (
     AnswerPreview,
     Conversation,
     Correction,
-    KnowledgeItem,
     Language,
     PreviewedTurn,
     QuestionGroup,
@@ -91,15 +90,14 @@ class Desk:
         language: Language,
         turns: Sequence[Conversation],
         mind: Mind,
-        items: Sequence[KnowledgeItem],
     ) -> AnswerPreview:
-        """What a correction would do to ``turns`` and to dialogues near it.
+        """What a correction would do to ``turns`` and to dialogues near it, beside ``mind``.
 
-        ``mind`` is what is known now, and ``items`` what of it was imported.
+        Nobody waits for the vectors of knowledge that is still coming in.
         """
         given = _draft(answer, wordings, language)
         corrections = await self._store.get_corrections()
-        known = await asyncio.to_thread(lay_over, items, [*corrections, given])
+        known = await asyncio.to_thread(lay_over, mind.imported, [*corrections, given])
         vectors = await self._embedding.vectors(keys_of(known))
         asked, likely = await self._past(given, turns, vectors)
         snapshot = await self._search(self._learner.experience.snapshot)

@@ -6,7 +6,7 @@ items of another day.
 
 from __future__ import annotations
 
-from collections.abc import Awaitable, Callable, Iterator, Mapping
+from collections.abc import Awaitable, Callable, Iterator, Mapping, Sequence
 from itertools import islice
 from typing import Final, NamedTuple
 
@@ -34,6 +34,7 @@ class Mind(NamedTuple):
     """What is known, the encoder of its vectors and how to ask it, the ranker and its head.
 
     ``ranker`` is None when nothing is known, or nothing but what was corrected just now.
+    ``imported`` is what of the knowledge no operator taught, as far as its vectors are there;
     ``version`` grows with every change.
     """
 
@@ -43,6 +44,7 @@ class Mind(NamedTuple):
     ranker: Ranker | None = None
     head: Matrix | None = None
     version: int = 0
+    imported: Sequence[KnowledgeItem] = ()
 
     def pinned(self, question: str, language: Language) -> KnowledgeItem | None:
         """The item that answers this very question, greeting or not."""

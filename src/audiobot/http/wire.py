@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import re
-import traceback
 import uuid
 from collections.abc import Callable, Coroutine
 from typing import Any, Final, TypeVar
@@ -259,7 +258,5 @@ async def on_bad_parameters(request: Request, error: Exception) -> Response:
 async def on_any_error(request: Request, error: Exception) -> Response:
     """A fault of ours: logged with its trace, told without it."""
     request_id = request.scope.get("audiobot.request_id", "-")
-    # The frames without the error's text: that may quote what a person said.
-    frames = "".join(traceback.format_tb(error.__traceback__))
-    log.error("request failed", kind=type(error).__name__, frames=frames)
+    log.error("request failed", exc_info=error)
     return error_reply(request, 500, "internal", request_id=request_id)
