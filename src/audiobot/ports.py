@@ -210,7 +210,10 @@ class Store(Protocol):
         ...
 
     async def add_evaluation(self, metrics: ModelMetrics) -> None:
-        """Keep what an evaluation found; the first one under its id stays."""
+        """Keep what an evaluation found; the first one under its id stays.
+
+        Of those said to be of the current model the newest alone is told to be.
+        """
         ...
 
     async def get_evaluations(self, most: int) -> list[ModelMetrics]:

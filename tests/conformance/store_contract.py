@@ -608,6 +608,14 @@ class StoreContract:
         assert await store.get_evaluations(10) == [self.metrics(3), full, self.metrics(1)]
         assert await store.get_evaluations(1) == [self.metrics(3)]
 
+    async def test_of_evaluations_the_newest_alone_is_of_the_current_model(self, store: Store):
+        for day, current in ((2, True), (3, True), (1, True), (4, False)):
+            await store.add_evaluation(self.metrics(day, is_current_model=current))
+        told = [m.is_current_model for m in await store.get_evaluations(10)]
+        assert told == [False, True, False, False]
+        await store.add_evaluation(self.metrics(5, is_current_model=True))
+        assert [m.is_current_model for m in await store.get_evaluations(2)] == [True, False]
+
     @pytest.mark.parametrize(
         "bad",
         [

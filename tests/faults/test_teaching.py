@@ -7,16 +7,17 @@ import itertools
 import time
 import uuid
 from collections.abc import AsyncIterator
+from datetime import UTC, datetime
 from pathlib import Path
 
 import pytest
 
-from audiobot.domain import Correction, utc_now
+from audiobot.domain import Correction, ModelMetrics, utc_now
 from audiobot.ports import Reply
 from audiobot.storage.adapter import StorageAdapter
 from audiobot.storage.batch import Batch
 from audiobot.storage.dsn import parse_dsn
-from audiobot.storage.operations import Correct, Dismiss, Operation
+from audiobot.storage.operations import Correct, Dismiss, Evaluate, Operation
 from audiobot.storage.postgres import PostgresStore
 from tests.conformance.hybrid import (
     close_hybrid,
@@ -157,6 +158,46 @@ async def test_g06_two_transactions_that_change_one_correction_leave_the_later_o
         await second
     _, settled, _, _ = tables(cluster, database)
     assert settled == [(OTHER, NAME)]
+
+
+def evaluate(day: int, *, current: bool = True) -> Evaluate:
+    found = ModelMetrics(
+        evaluation_id=uuid.UUID(int=day),
+        model_version="v",
+        created_at=datetime(2026, 1, day, tzinfo=UTC),
+        is_current_model=current,
+    )
+    return Evaluate(op_id=uuid.uuid4(), metrics=found)
+
+
+def current_days(cluster: Cluster, database: str) -> list[int]:
+    rows = cluster.execute("SELECT id FROM model_metrics WHERE is_current_model", database)
+    return [row[0].int for row in rows]
+
+
+async def test_evaluations_in_any_order_and_repeated_leave_the_newest_current(
+    cluster: Cluster, database: str, postgres: PostgresStore
+):
+    operations = [evaluate(1), evaluate(2), evaluate(3), evaluate(4, current=False)]
+    for order in itertools.permutations(operations):
+        for many in (1, 4):  # in several transactions, in one
+            for start in range(0, 4, many):
+                await postgres.replay([*order[start : start + many]], JOURNAL, 1)
+            assert current_days(cluster, database) == [3]
+        cluster.execute("TRUNCATE model_metrics", database)
+
+
+async def test_of_two_evaluations_at_once_the_newer_is_current(
+    cluster: Cluster, database: str, postgres: PostgresStore
+):
+    async with connected(cluster, database) as session:
+        await session.begin()
+        await Batch(session, live=True, careful=False).apply([evaluate(2)])
+        late = asyncio.create_task(postgres.replay([evaluate(1)], JOURNAL, 1))
+        await blocked_or_done(cluster, database, late)
+        await session.commit()
+        await late
+    assert current_days(cluster, database) == [2]
 
 
 async def test_g08_a_correction_is_told_made_and_heard_through_an_outage(

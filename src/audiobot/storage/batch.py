@@ -45,6 +45,8 @@ from audiobot.storage.session import Session, Step
 LOCK_SPACE: Final = 0x61756469
 """The advisory locks of this program, apart from those of others in the same database."""
 _LOCKS: Final = 1_024
+_EVALUATIONS: Final = UUID(int=0)
+"""Of two at once neither would see that the other is newer: they hold the lock of this id."""
 
 
 class Receipt(msgspec.Struct, frozen=True, omit_defaults=True):
@@ -122,6 +124,7 @@ class Batch:
     async def _lock(self, operations: list[Operation]) -> None:
         ids = {i for o in operations if (i := about(o)) is not None} if self._careful else set()
         ids |= {o.correction.correction_id for o in operations if isinstance(o, Correct)}
+        ids |= {_EVALUATIONS for o in operations if isinstance(o, Evaluate)}
         numbers = sorted({zlib.crc32(i.bytes) % _LOCKS for i in ids})
         if numbers:
             await self._run(sql.LOCK, space=LOCK_SPACE, numbers=as_json(numbers))
@@ -293,6 +296,7 @@ class Batch:
             return {}
         rows = [msgspec.structs.asdict(o.metrics) for o in done]
         taken = {row[0] for row in await self._run(teaching.EVALUATE, rows=as_json(rows))}
+        await self._run(teaching.CURRENT)
         return {o.op_id: Committed(o, o.metrics.evaluation_id in taken) for o in done}
 
 

@@ -219,6 +219,7 @@ BEAT: Final = text(
                 "UPDATE corrections SET version = version WHERE false",
                 "DELETE FROM settled_turns WHERE false",
                 "UPDATE dismissals SET version = version WHERE false",
+                "UPDATE model_metrics SET is_current_model = is_current_model WHERE false",
                 "SELECT 1 FROM voice_log_counts WHERE false",
             ]
         )

@@ -1,7 +1,7 @@
 """The SQL of what operators teach: corrections, dismissals, the inbox, suggestions.
 
 A batch holds the advisory locks of the corrections that it is about before it sends one of these,
-so no two transactions change the turns of one correction at once.
+so no two transactions change the turns of one correction at once; evaluations share one lock.
 """
 
 from __future__ import annotations
@@ -188,6 +188,15 @@ EVALUATE: Final = text(
     RETURNING id
     """
 )
+
+CURRENT: Final = text(
+    """
+    UPDATE model_metrics SET is_current_model = false WHERE is_current_model AND id <> (
+        SELECT id FROM model_metrics WHERE is_current_model
+        ORDER BY created_at DESC, id DESC LIMIT 1)
+    """
+)
+"""Only the newest is current, in whatever order they came; sent after ``EVALUATE``."""
 
 EVALUATIONS: Final = text(
     """

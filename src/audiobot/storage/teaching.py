@@ -198,7 +198,10 @@ class Teaching:
         found = await self._local.evaluations(most) if self._homes.overlaid() else []
         found += await self._homes.in_home(lambda home: home.evaluations(most))
         every = {done.evaluation_id: done for done in found}.values()
-        return sorted(every, key=lambda m: (m.created_at, m.evaluation_id), reverse=True)[:most]
+        told = sorted(every, key=lambda m: (m.created_at, m.evaluation_id), reverse=True)[:most]
+        # The journal keeps each as it was when it was the newest.
+        current = next((done for done in told if done.is_current_model), None)
+        return [msgspec.structs.replace(done, is_current_model=done is current) for done in told]
 
     # -- laying the journal over PostgreSQL --------------------------------------------------
 
