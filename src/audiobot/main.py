@@ -220,6 +220,7 @@ def _log_evaluation(metrics: ModelMetrics, reason: Reason) -> None:
         rated=metrics.details["rated"],
         held_out_accuracy=metrics.held_out_accuracy,
         held_out_questions=metrics.details["held_out_questions"],
+        taught_questions=metrics.details["taught_questions"],
         version=metrics.model_version,
     )
 

@@ -19,7 +19,14 @@ from audiobot.answering.ranking import Ranker
 from audiobot.answering.recall import Exemplar
 from audiobot.answering.weights import load_weights
 from audiobot.answering.whitening import NO_WHITENING
-from audiobot.domain import KnowledgeItem, ModelMetrics, Stats, stats_of_counts
+from audiobot.domain import (
+    Correction,
+    KnowledgeItem,
+    Language,
+    ModelMetrics,
+    Stats,
+    stats_of_counts,
+)
 from audiobot.errors import StorageUnavailable
 
 pytestmark = pytest.mark.unit
@@ -58,7 +65,7 @@ class Desk:
 
     async def evaluate(self) -> HeldOut:
         self.evaluated += 1
-        return HeldOut(0.75, 12)
+        return HeldOut(0.75, 12, 3)
 
     def cycle(self) -> Cycle:
         whatever: Any = self
@@ -73,6 +80,8 @@ async def test_a_low_average_with_enough_ratings_starts_a_fit_and_an_evaluation(
     assert (kept.model_version, kept.avg_rating, kept.held_out_accuracy) == ("voices-9", 1.0, 0.75)
     assert (kept.negative_ratings, kept.positive_ratings, kept.total_interactions) == (20, 0, 25)
     assert (kept.user_satisfaction, kept.requires_retraining) == (0.0, True)
+    assert kept.details["held_out_questions"] == 12
+    assert kept.details["taught_questions"] == 3
     assert kept.is_current_model
     assert kept.evaluation_period_end == kept.created_at
     assert [(m.evaluation_id, why) for m, why in desk.heard] == [
@@ -124,9 +133,11 @@ async def test_a_store_that_is_away_and_a_fault_of_ours_end_no_cycle(
 # -- the accuracy -------------------------------------------------------------------------
 
 
-def world(items: Sequence[str]) -> tuple[Ranker, np.random.Generator]:
+def world(items: Sequence[str], *corrections: Correction) -> tuple[Ranker, np.random.Generator]:
     chance = np.random.default_rng(3)
-    known = lay_over([KnowledgeItem(item_id=i, title="", answer=f"Ответ {i}.") for i in items], [])
+    known = lay_over(
+        [KnowledgeItem(item_id=i, title="", answer=f"Ответ {i}.") for i in items], corrections
+    )
     vectors = {key: chance.normal(size=384).astype(np.float32) for key in keys_of(known)}
     made = make_ranker(known, vectors, 384, load_weights(), NO_WHITENING, "another encoder")
     assert made is not None
@@ -150,6 +161,27 @@ def test_what_others_taught_is_told_right_of_questions_left_out() -> None:
     assert found.questions == 40
     assert found.accuracy is not None
     assert found.accuracy > 0.9
+
+
+def corrected(answer: str, language: Language, *wordings: str) -> Correction:
+    return Correction(
+        correction_id=uuid.uuid4(),
+        answer=answer,
+        wordings=wordings,
+        language=language,
+        corrected_at=NOW,
+        version=1,
+    )
+
+
+def test_a_question_that_an_operator_taught_word_for_word_is_not_held_out() -> None:
+    ranker, chance = world(
+        "абвг",
+        corrected("Ответ а.", "ru", "А, 0!", "а 1", "другой вопрос"),
+        corrected("English answer.", "en", "б 0"),
+    )
+    found = held_out(ranker, lived(ranker, chance, 5).snapshot())
+    assert (found.questions, found.taught) == (48, 2)
 
 
 def test_a_question_that_nothing_else_is_like_is_not_learned_from_itself() -> None:
