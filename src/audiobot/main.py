@@ -171,7 +171,8 @@ async def open_core(
         if answering:
             cycle = Cycle(store, answerer, settings.retraining_threshold, _log_evaluation)
             learning = asyncio.create_task(
-                # One evaluates for all: what it finds is a row of the store they share.
+                # One evaluates for all, of several machines the one that looks first: what it finds
+                # is a row of the store they share.
                 _learn(store, answerer, cycle if slot == 0 else None),
                 name="learn",
             )

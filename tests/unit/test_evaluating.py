@@ -114,6 +114,13 @@ async def test_after_a_restart_it_goes_on_where_the_last_evaluation_stopped() ->
     assert found.evaluation_period_start == desk.kept[0].created_at
 
 
+async def test_what_another_machine_has_evaluated_is_not_evaluated_again() -> None:
+    desk = Desk(stats(ENOUGH, 0), stats(2 * ENOUGH, 0), stats(2 * ENOUGH, 0), stats(3 * ENOUGH, 0))
+    one, other = desk.cycle(), desk.cycle()
+    assert [await c.look() is None for c in (one, other, one, one)] == [False, False, True, False]
+    assert desk.kept[2].evaluation_period_start == desk.kept[1].created_at
+
+
 @pytest.mark.parametrize("error", [StorageUnavailable("database_away"), ZeroDivisionError("?")])
 async def test_a_store_that_is_away_and_a_fault_of_ours_end_no_cycle(
     monkeypatch: pytest.MonkeyPatch, error: Exception

@@ -111,7 +111,7 @@ class Cycle:
         self._learning = learning
         self._threshold = threshold
         self._tell = tell
-        self._rated: int | None = None
+        self._rated = 0
         self._until: datetime | None = None
 
     async def run(self) -> None:
@@ -128,8 +128,9 @@ class Cycle:
     async def look(self) -> ModelMetrics | None:
         """An evaluation, if it is time for one."""
         stats = await self._store.get_stats()
-        if self._rated is None:
-            await self._recollect()
+        if self._reason(stats) is None:
+            return None
+        await self._recollect()
         reason = self._reason(stats)
         if reason is None:
             return None
@@ -162,16 +163,15 @@ class Cycle:
         return metrics
 
     async def _recollect(self) -> None:
-        """Where the last evaluation stopped, before a restart maybe."""
-        newest = await self._store.get_evaluations(1)
-        self._rated = 0
-        if newest:
-            rated = newest[0].details.get("rated", 0)
-            self._rated = rated if isinstance(rated, int) else 0
-            self._until = newest[0].created_at
+        """Where the last evaluation stopped: before a restart maybe, or on another machine."""
+        for newest in await self._store.get_evaluations(1):
+            rated = newest.details.get("rated", 0)
+            # In an outage the newest in reach may be older than the last of our own.
+            if isinstance(rated, int) and rated >= self._rated:
+                self._rated, self._until = rated, newest.created_at
 
     def _reason(self, stats: Stats) -> Reason | None:
-        new = stats.rated_interactions - (self._rated or 0)
+        new = stats.rated_interactions - self._rated
         if new < ENOUGH:
             return None
         if stats.avg_rating < self._threshold:
