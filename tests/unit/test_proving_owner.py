@@ -43,6 +43,14 @@ def test_two_wordings_are_one_to_learn_and_one_kept_back(tmp_path: Path) -> None
     assert {(len(i.stream), len(i.test)) for i in own.company(1).intents} <= {(1, 1), (2, 1)}
 
 
+def test_a_wording_with_two_answers_is_neither_learned_nor_asked(tmp_path: Path) -> None:
+    rows = [*ROWS, ("Когда, 0?", "Ответ 1."), ("новый вопрос", "Ответ 2.")]
+    own = read_own(written(tmp_path, "question,answer\n" + "".join(
+        f'"{question}","{answer}"\n' for question, answer in rows)))  # fmt: skip
+    assert own.left_out == 2
+    assert set(own.company(1).questions()) == {q for q, _ in rows} - {"когда 0", "Когда, 0?"}
+
+
 def test_of_very_many_wordings_whole_intents_stay(tmp_path: Path) -> None:
     text = "question,answer\n" + "".join(f"{q},{a}\n" for q, a in ROWS)
     own = read_own(written(tmp_path, text), most=15)

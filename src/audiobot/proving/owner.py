@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import hashlib
-from collections import defaultdict
+from collections import Counter, defaultdict
 from pathlib import Path
 from typing import Final
 
@@ -65,7 +65,10 @@ def read_own(path: Path, most: int = MOST_WORDINGS) -> OwnSet:
         key = answers.setdefault(" ".join(item.answer.split()), item.answer)
         for question in item.questions:
             asked[key].setdefault(plain(question) or question, question)
-    usable = {a: tuple(q.values())[:MOST_OF_ONE] for a, q in asked.items() if len(q) > 1}
+    answered = Counter(wording for own in asked.values() for wording in own)
+    # What has two answers would be learned with the one and asked with the other.
+    clear = {a: [own[w] for w in own if answered[w] == 1] for a, own in asked.items()}
+    usable = {a: tuple(own[:MOST_OF_ONE]) for a, own in clear.items() if len(own) > 1}
     if len(usable) < LEAST_INTENTS:
         raise SetupError("prove_few_intents", found=len(usable), least=LEAST_INTENTS)
     kept = _bounded(usable, most)

@@ -151,9 +151,10 @@ _WORDS: Final[dict[str, tuple[str, str]]] = {
         "A quick run: few runs and few questions, good to see that everything works.",
     ),
     "left_out": (
-        "Не вошло формулировок из файла: {count} (нет второй формулировки, повтор, ошибка или "
-        "слишком много).",
-        "Wordings of the file left out: {count} (no second wording, repeated, faulty or too many).",
+        "Не вошло формулировок из файла: {count} (нет второй формулировки, два разных ответа, "
+        "повтор, ошибка или слишком много).",
+        "Wordings of the file left out: {count} (no second wording, two different answers, "
+        "repeated, faulty or too many).",
     ),
     "own_few": (
         "Отложено меньше ста вопросов: границы широки, добавьте формулировок.",
