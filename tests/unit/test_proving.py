@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections import Counter
 
+import msgspec
 import numpy as np
 import pytest
 
@@ -13,10 +14,13 @@ from audiobot.answering.whitening import NO_WHITENING
 from audiobot.ports import Matrix
 from audiobot.proving.arms import ARMS, FROZEN, lived, one_phrase, phrase
 from audiobot.proving.company import Company, Intent, shipped
-from audiobot.proving.experiment import prove
+from audiobot.proving.experiment import Measured, prove
 from audiobot.proving.lives import Plan
+from audiobot.proving.metrics import Interval
 from audiobot.proving.owner import OwnSet
+from audiobot.proving.pictures import single
 from audiobot.proving.simulation import BUDGET, RATERS, Arm, Bot, Course, Point, _People, live
+from audiobot.proving.tables import phrase_sentence, telling_row
 
 pytestmark = pytest.mark.unit
 
@@ -205,7 +209,8 @@ def test_what_an_arm_came_to_is_paired_by_seed() -> None:
     assert found.gain_elsewhere is not None
     assert found.gain_elsewhere.value == pytest.approx(0.5)
     assert found.told is not None
-    assert (found.told["coverage"].value, found.told["wrong"].value) == (0.5, 0.0)
+    assert found.told.wrong is not None
+    assert (found.told.coverage.value, found.told.wrong.value) == (0.5, 0.0)
     assert found.far is not None
     assert found.far.value == 0.5
     assert found.near is None
@@ -221,7 +226,33 @@ def test_one_phrase_asks_all_but_what_was_taught(texts) -> None:
     assert told.accuracy.value == pytest.approx(2 / 3)
     assert told.coverage.value == pytest.approx(2 / 3)
     assert told.right.value == pytest.approx(1 / 3)
+    assert told.wrong is not None
     assert told.wrong.value == 0.5
+
+
+def test_where_nothing_is_told_no_share_of_it_is_wrong() -> None:
+    silent, loud = [(0.1, False), (0.2, True)], [(0.9, False), (0.9, True)]
+    lives = [course(seed, "both", 0.5, sure) for seed, sure in enumerate((silent, silent, loud))]
+    some = lived(lives, lives, [1, 1], threshold=0.5).told
+    assert some is not None
+    assert some.wrong == Interval(0.5, 0.5, 0.5)
+    assert some.coverage.value == 0.0
+    none = lived(lives[:2], lives[:2], [1, 1], threshold=0.5)
+    assert telling_row(none)[1:] == ["0", "—"]
+    assert msgspec.to_builtins(none)["told"]["wrong"] is None
+
+
+def test_a_proof_in_which_nothing_is_told_is_shown_without_a_share_of_it() -> None:
+    silent = [(0.1, False), (0.2, True)]
+    frozen, both = ([course(1, name, 0.5, silent)] for name in (FROZEN, "both"))
+    found = Measured(
+        name="full", intents=2, stream=4, test=2, far=1, near=0,
+        arms=[lived(lives, frozen, [1, 1], threshold=0.5) for lives in (frozen, both)],
+        one_phrase=phrase([silent], threshold=0.5),
+    )  # fmt: skip
+    assert "неверно — от сказанного" in phrase_sentence(found, "ru")
+    assert "50%" in phrase_sentence(found, "en")
+    assert single("risk", found, "en").startswith(b"\x89PNG")
 
 
 def test_a_quick_plan_asks_less_and_an_english_one_knows_nothing_outside() -> None:

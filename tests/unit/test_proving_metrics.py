@@ -44,7 +44,8 @@ def test_nothing_can_be_told_where_the_surest_is_wrong() -> None:
 
 def test_what_a_threshold_tells() -> None:
     assert told_from(SURE, 0.8) == Told(coverage=0.6, right=0.4, wrong=pytest.approx(1 / 3))
-    assert told_from(SURE, 0.95) == Told(coverage=0.0, right=0.0, wrong=0.0)
+    assert told_from(SURE, 0.95) == Told(coverage=0.0, right=0.0, wrong=None)
+    assert told_from([], 0.5) == Told(coverage=0.0, right=0.0, wrong=None)
 
 
 def test_area_under_the_curve() -> None:

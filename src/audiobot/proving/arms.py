@@ -54,6 +54,17 @@ class At(msgspec.Struct, frozen=True, kw_only=True):
     accuracy: Interval
 
 
+class Shares(msgspec.Struct, frozen=True, kw_only=True):
+    """What is told from a threshold on, in the median of the lives.
+
+    ``wrong`` is that of the lives in which anything was told, None where there is no such life.
+    """
+
+    coverage: Interval
+    right: Interval
+    wrong: Interval | None
+
+
 class Lived(msgspec.Struct, frozen=True, kw_only=True):
     """What one arm came to. Shares are 0-1; None where there is nothing to tell it by.
 
@@ -71,20 +82,17 @@ class Lived(msgspec.Struct, frozen=True, kw_only=True):
     gain: Interval
     gain_elsewhere: Interval | None
     coverage: Interval | None
-    told: dict[str, Interval] | None
+    told: Shares | None
     far: Interval | None
     near: Interval | None
     risk: list[tuple[float, float]]
     reliability: list[Bin]
 
 
-class Phrase(msgspec.Struct, frozen=True, kw_only=True):
+class Phrase(Shares, frozen=True, kw_only=True):
     """One wording taught for each intent, nothing known before: all its others asked."""
 
     accuracy: Interval
-    coverage: Interval
-    right: Interval
-    wrong: Interval
 
 
 def lived(
@@ -157,12 +165,13 @@ def _elsewhere(
     return over_lives_and_intents(np.add.reduceat(gained, first, axis=1) / np.array(sizes))
 
 
-def told(lives: Sequence[Told]) -> dict[str, Interval]:
+def told(lives: Sequence[Told]) -> Shares:
     """Medians of what was told in each life."""
-    return {
-        name: _median([getattr(life, name) for life in lives])
-        for name in ("coverage", "right", "wrong")
-    }
+    return Shares(
+        coverage=_median([life.coverage for life in lives]),
+        right=_median([life.right for life in lives]),
+        wrong=over_lives([life.wrong for life in lives if life.wrong is not None], median),
+    )
 
 
 def one_phrase(
@@ -192,6 +201,5 @@ def one_phrase(
 def phrase(lives: Sequence[list[tuple[float, bool]]], threshold: float) -> Phrase:
     """What is told by one wording each."""
     accuracy = [sum(right for _, right in life) / len(life) for life in lives]
-    return Phrase(
-        accuracy=_median(accuracy), **told([told_from(life, threshold) for life in lives])
-    )
+    shares = told([told_from(life, threshold) for life in lives])
+    return Phrase(accuracy=_median(accuracy), **msgspec.structs.asdict(shares))

@@ -30,12 +30,12 @@ class Told(msgspec.Struct, frozen=True):
     """What is told from a threshold on.
 
     ``coverage`` is the share of the questions that are answered, ``right`` the share answered
-    rightly, ``wrong`` the share of the answers told that are wrong.
+    rightly, ``wrong`` the share of the answers told that are wrong: None where none is told.
     """
 
     coverage: float
     right: float
-    wrong: float
+    wrong: float | None
 
 
 class Bin(msgspec.Struct, frozen=True):
@@ -113,7 +113,7 @@ def told_from(sure: Sure, threshold: float) -> Told:
     return Told(
         coverage=len(answered) / len(sure) if sure else 0.0,
         right=right / len(sure) if sure else 0.0,
-        wrong=1.0 - right / len(answered) if answered else 0.0,
+        wrong=1.0 - right / len(answered) if answered else None,
     )
 
 

@@ -20,6 +20,7 @@ from audiobot.proving.tables import (
     points,
     provenance,
     size_sentence,
+    telling_row,
 )
 from audiobot.proving.words import arm_name, word
 
@@ -58,7 +59,7 @@ def _text(proof: Proof, language: Language, name: str) -> dict[str, Any]:
 def _set(proof: Proof, measured: Measured, language: Language) -> dict[str, Any]:
     """A company: its figures in large, its pictures, its phrase."""
     lived = next(arm for arm in measured.arms if arm.arm == "both")
-    told = lived.told or {}
+    _, told, wrong = telling_row(lived)
     return {
         "title": word(f"set_{measured.name}", language),
         "about": word(f"set_{measured.name}_about", language),
@@ -67,8 +68,8 @@ def _set(proof: Proof, measured: Measured, language: Language) -> dict[str, Any]
             (_apart(percent(lived.curve[0].accuracy)), word("before", language)),
             (_apart(percent(lived.final)), word("after", language, turns=proof.turns)),
             (_apart(points(lived.gain)), word("gain", language)),
-            (_apart(percent(told.get("coverage"))), word("told", language)),
-            (_apart(percent(told.get("wrong"))), word("wrong", language)),
+            (_apart(told), word("told", language)),
+            (_apart(wrong), word("wrong", language)),
             ((count(lived.answers), ""), word("spent", language)),
         ],
         "pictures": [

@@ -104,8 +104,8 @@ def _risk(axes: Axes, measured: Measured, language: Language) -> None:
             color=colour,
             label=arm_name(lived.arm, language),
         )
-        if lived.told:
-            coverage, wrong = lived.told["coverage"].value, lived.told["wrong"].value
+        if lived.told is not None and lived.told.wrong is not None:
+            coverage, wrong = lived.told.coverage.value, lived.told.wrong.value
             label = word("shipped", language) if lived.arm == "both" else None
             axes.plot(100 * coverage, 100 * wrong, "o", color=colour, label=label)
     axes.axhline(100 * RISK, color="#b3261e", linewidth=1, linestyle=":")

@@ -5,6 +5,8 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator
 from typing import Final
 
+import msgspec
+
 from audiobot.domain import Language
 from audiobot.proving.arms import Lived
 from audiobot.proving.experiment import Measured, Proof
@@ -60,9 +62,9 @@ def work_row(lived: Lived) -> list[str]:
 
 def telling_row(lived: Lived) -> list[str]:
     """When it answers: coverage, what the shipped threshold tells."""
-    told = lived.told or {}
-    shares = (percent(told.get(name)) for name in ("coverage", "wrong"))
-    return [percent(lived.coverage), *shares]
+    told = lived.told
+    shares = (told.coverage, told.wrong) if told else (None, None)
+    return [percent(share) for share in (lived.coverage, *shares)]
 
 
 def scope_row(lived: Lived) -> list[str]:
@@ -84,8 +86,8 @@ def phrase_sentence(measured: Measured, language: Language) -> str:
     """What one phrase for each answer did."""
     sign = " %" if language == "ru" else "%"
     shares = {
-        name: percent(getattr(measured.one_phrase, name)) + sign
-        for name in ("accuracy", "coverage", "right", "wrong")
+        name: percent(share) + sign * (share is not None)
+        for name, share in msgspec.structs.asdict(measured.one_phrase).items()
     }
     return word("phrase_about", language, **shares)
 
