@@ -12,10 +12,10 @@ from audiobot.answering.embedding import NgramEncoder, Side
 from audiobot.answering.weights import load_background, load_weights
 from audiobot.answering.whitening import NO_WHITENING
 from audiobot.ports import Matrix
-from audiobot.proving.arms import ARMS, FROZEN, lived, one_phrase, phrase
+from audiobot.proving.arms import ARMS, FROZEN, FROZEN_CHANGES, lived, one_phrase, phrase
 from audiobot.proving.company import Company, Intent, shipped
-from audiobot.proving.experiment import Measured, prove
-from audiobot.proving.lives import Plan
+from audiobot.proving.experiment import Measured, _measured, prove
+from audiobot.proving.lives import Job, Outcome, Plan
 from audiobot.proving.metrics import Interval
 from audiobot.proving.owner import OwnSet
 from audiobot.proving.pictures import single
@@ -101,7 +101,8 @@ def test_an_arm_learns_what_its_name_says_and_no_more(texts) -> None:
     corrected = {"corrections", "both", "attackers10", "attackers20", "changes"}
     assert {name for name, answers in spent.items() if answers} == corrected
     assert all(answers <= BUDGET for answers in spent.values())
-    assert {name for name, count in rated.items() if not count} == {FROZEN, "corrections"}
+    unrated = {FROZEN, FROZEN_CHANGES, "corrections"}
+    assert {name for name, count in rated.items() if not count} == unrated
 
 
 def ratings(arm: Arm, rights: list[bool], seed: int = 1) -> list[tuple[int, str]]:
@@ -178,6 +179,24 @@ def test_half_way_one_answer_becomes_anothers(monkeypatch, texts) -> None:
     told = {line.split(": ")[1] for line in changed if line.split(": ")[0] in
             COMPANY.intents[0].stream}  # fmt: skip
     assert COMPANY.intents[1].answer in told
+
+
+def test_who_lives_through_a_change_is_compared_with_who_did_and_learned_nothing(texts) -> None:
+    own = OwnSet({i.answer: (*i.stream, *i.test) for i in COMPANY.intents}, 0, "0" * 64)
+    plan = Plan(seeds=1, own=own)
+    ends = {FROZEN: 0.9, FROZEN_CHANGES: 0.6, "changes": 0.7, "both": 1.0}
+    outcomes: dict[Job, Outcome] = {
+        Job("own", arm, 1): course(1, arm.name, ends.get(arm.name, 0.9), [(0.9, True)] * 3)
+        for arm in plan.arms
+    }
+    outcomes[Job("own", None, 1)] = [(0.9, True)]
+    found = _measured("own", COMPANY, plan, [1], outcomes, 0.5)
+    gains = {lived.arm: lived.gain.value for lived in found.arms}
+    assert (gains["changes"], gains["both"]) == (pytest.approx(0.1), pytest.approx(0.1))
+    assert (gains[FROZEN], gains[FROZEN_CHANGES]) == (0.0, 0.0)
+    # Of three questions the one whose answer became another's is no longer answered rightly.
+    still, changed = (alive(texts, arm)[0].curve[-1].accuracy for arm in (FROZEN, FROZEN_CHANGES))
+    assert changed < still
 
 
 def test_the_nearest_well_rated_question_answers_only_what_it_is_near_to(texts) -> None:

@@ -28,6 +28,8 @@ from audiobot.proving.metrics import (
 from audiobot.proving.simulation import Arm, Bot, Course, Texts
 
 FROZEN: Final = "frozen"
+FROZEN_CHANGES: Final = "frozen_changes"
+"""Learns nothing and lives through the change: with it is compared who lives through it, too."""
 ARMS: Final = (
     Arm(name=FROZEN),
     Arm(name="ratings", ratings="honest"),
@@ -38,6 +40,7 @@ ARMS: Final = (
     Arm(name="fives", ratings="fives"),
     Arm(name="attackers10", ratings="honest", corrections=True, attackers=0.1),
     Arm(name="attackers20", ratings="honest", corrections=True, attackers=0.2),
+    Arm(name=FROZEN_CHANGES, changes=True),
     Arm(name="changes", ratings="honest", corrections=True, changes=True),
 )
 QUICK: Final = (FROZEN, "ratings", "both", "nearest", "shuffled")
@@ -68,9 +71,9 @@ class Shares(msgspec.Struct, frozen=True, kw_only=True):
 class Lived(msgspec.Struct, frozen=True, kw_only=True):
     """What one arm came to. Shares are 0-1; None where there is nothing to tell it by.
 
-    ``gain`` is against frozen in the same lives; ``gain_elsewhere`` draws the intents anew too.
-    ``coverage`` is the most that can be told with at most ``RISK`` of it wrong, ``told`` what the
-    shipped threshold for ``RISK`` lets through.
+    ``gain`` is against who learns nothing in the same lives, ``gain_elsewhere`` draws the intents
+    anew too. ``coverage`` is the most that can be told with at most ``RISK`` of it wrong, ``told``
+    what the shipped threshold for ``RISK`` lets through.
     """
 
     arm: str

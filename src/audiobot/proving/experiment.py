@@ -29,7 +29,7 @@ from audiobot.answering.mind import ANSWER_CHARACTERS, clause_keys, question_key
 from audiobot.answering.weights import kind_of, load_background, load_weights, weights_file
 from audiobot.answering.whitening import load_whitening, whitening_file
 from audiobot.ports import Encoder, Matrix
-from audiobot.proving.arms import FROZEN, RISK, Lived, Phrase, lived, phrase
+from audiobot.proving.arms import FROZEN, FROZEN_CHANGES, RISK, Lived, Phrase, lived, phrase
 from audiobot.proving.company import Company
 from audiobot.proving.lives import Job, Outcome, Plan, Step, World, all_lives
 from audiobot.proving.simulation import Arm, Course
@@ -134,7 +134,10 @@ def _measured(
         every = [outcomes[Job(name, arm, seed)] for seed in seeds]
         return [outcome for outcome in every if isinstance(outcome, Course)]
 
-    frozen = courses(next(arm for arm in plan.arms if arm.name == FROZEN))
+    def frozen(beside: Arm) -> list[Course]:
+        still = FROZEN_CHANGES if beside.changes else FROZEN
+        return courses(next(arm for arm in plan.arms if arm.name == still))
+
     taught = [outcomes[Job(name, None, seed)] for seed in seeds]
     return Measured(
         name=name,
@@ -143,7 +146,7 @@ def _measured(
         test=sum(sizes),
         far=len(company.far),
         near=len(company.near),
-        arms=[lived(courses(arm), frozen, sizes, threshold) for arm in plan.arms],
+        arms=[lived(courses(arm), frozen(arm), sizes, threshold) for arm in plan.arms],
         one_phrase=phrase([life for life in taught if isinstance(life, list)], threshold),
     )
 

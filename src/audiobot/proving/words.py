@@ -16,6 +16,7 @@ _ARMS: Final[dict[str, tuple[str, str]]] = {
     "fives": ("всем пятёрки", "five stars to all"),
     "attackers10": ("вредит 10 %", "10% attack"),
     "attackers20": ("вредят 20 %", "20% attack"),
+    "frozen_changes": ("ответ сменился, не учится", "changes, learns nothing"),
     "changes": ("ответ сменился", "an answer changes"),
 }
 
