@@ -24,6 +24,7 @@ PAGE = ROOT / "docs" / "mutation-proof.md"
 STORAGE = "src/audiobot/storage/"
 SECONDS = 150
 LATE = "tests/faults/test_late_writes.py"
+CARRYING = "tests/faults/test_carrying.py"
 
 
 class Mutant(NamedTuple):
@@ -54,6 +55,22 @@ MUTANTS = [
     Mutant("high-water", "the high-water mark",
            ((STORAGE + "journal.py", "value >= best", "value < best"),),
            ("tests/unit/test_journal.py",)),
+    Mutant("cursor", "the limit to what PostgreSQL may say of a journal",
+           ((STORAGE + "local.py",
+             "min(sequence, self.replayed)", "min(sequence, self.journal.last_sequence)"),),
+           (CARRYING,)),
+    Mutant("durable", "the end of what replay may read",
+           ((STORAGE + "journal.py", "part.sequence > last):", "part.sequence < 0):"),),
+           ("tests/unit/test_journal.py",)),
+    Mutant("aside", "the damaged segment that is set aside when the rest goes",
+           ((STORAGE + "journal.py",
+             'path.rename(self._aside(path, ".damaged"))', "path.unlink()"),),
+           (CARRYING,)),
+    Mutant("own-keys", "the look at one's own keys before PostgreSQL's",
+           ((STORAGE + "adapter.py",
+             "return self._recent_under(key) or await self._commit_once(operation)",
+             "return await self._commit_once(operation)"),),
+           (CARRYING,)),
     Mutant("text", "the validation of text at the edge",
            (("src/audiobot/domain.py", "    if len(value) > limit:\n", "    return value\n"
              "    if len(value) > limit:\n"),),

@@ -66,7 +66,7 @@ def page() -> str:
     ]
     for reason in get_args(Reason):
         when = "when one probe confirms it" if reason in AT_ONCE else "when it lasts"
-        if reason in ("starting", "foreign", "too_old"):
+        if reason in ("starting", "foreign", "too_old", "encoding"):
             when = "is not entered at all"
         lines.append(f"| `{reason}` | {sentence(f'cause_{reason}', 'en')} | {when} |")
     return "\n".join(lines) + "\n"

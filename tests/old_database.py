@@ -40,6 +40,8 @@ WORDS = (
     "e\u0301 is not é", "👩‍👩‍👧‍👦 🇷🇺", "'; DROP TABLE voice_logs; --", '{"a": "%s :name"}',
     "\u202egnp.exe", "\u0001\u001f\ufffe", "  spaces  ", "", "\n\t\r\n", "x" * 20_000,
 )  # fmt: skip
+LONG = random.Random(2).randbytes(8_000).hex()
+"""A token that does not get shorter by compression: too much for a B-tree."""
 TIMES = (
     "infinity", "-infinity", "0044-03-15 12:00:00 BC", "0001-01-01 00:00:00",
     "0001-01-02 00:00:00", "9999-12-30 23:59:59.999999", "9999-12-31 00:00:00",
@@ -102,7 +104,7 @@ def dialogues(many: int = 1_200, seed: int = 20260727) -> list[Row]:
     return [
         Row(
             id=log_id,
-            session_id=perhaps(chance.choice(WORDS)),
+            session_id=perhaps(chance.choice([*WORDS, LONG])),
             user_message=chance.choice(WORDS),
             ai_response=chance.choice(WORDS),
             rating=chance.choice([None, None, 1, 2, 3, 4, 5, 5, 0, 6, -1, 2**31 - 1, -(2**31)]),

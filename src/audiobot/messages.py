@@ -309,10 +309,20 @@ _SENTENCES: Final[dict[str, tuple[str, str]]] = {
     ),
     "cause_foreign": ("база другой программы", "a database of another program"),
     "cause_too_old": ("сервер слишком стар", "the server is too old"),
+    "cause_encoding": (
+        "кодировка базы данных не UTF-8",
+        "the database's encoding is not UTF-8",
+    ),
     "cause_unknown": ("неизвестная ошибка", "an unknown error"),
     "database_too_old": (
         "Сервер PostgreSQL версии {version} слишком стар: нужна {oldest} или новее.",
         "The PostgreSQL server is version {version}, too old: {oldest} or newer is needed.",
+    ),
+    "database_encoding": (
+        "Кодировка базы данных — {found}, в ней есть не все буквы. Создайте базу с ENCODING 'UTF8' "
+        "и укажите её в DATABASE_URL.",
+        "The database's encoding is {found}, which lacks letters. Make one with ENCODING 'UTF8' "
+        "and name it in DATABASE_URL.",
     ),
     "database_of_another": (
         "База данных занята другой программой или более новым AudioBot ({found}). Создайте для "

@@ -237,7 +237,7 @@ class ChangeMark(msgspec.Struct, frozen=True):
     """How far a listener has heard: opaque to it."""
 
     at: datetime | None = None
-    seen: frozenset[UUID] = frozenset()
+    seen: frozenset[tuple[UUID, datetime | None]] = frozenset()
     knowledge: str = ""
     corrections: str = ""
 

@@ -6,6 +6,7 @@ again in its slot; when the parent dies its children stop as if they had been to
 
 from __future__ import annotations
 
+import contextlib
 import os
 import signal
 import sys
@@ -21,6 +22,7 @@ log = get_logger(__name__)
 
 _STEADY_SECONDS: Final = 5.0
 _PAUSE_SECONDS: Final = 1.0
+_STOPS: Final = {signal.SIGTERM, signal.SIGINT}
 
 
 def run_workers(
@@ -40,14 +42,19 @@ def run_workers(
         nonlocal stopping
         stopping = True
         for pid in children:
-            os.kill(pid, signal.SIGTERM)
+            with contextlib.suppress(ProcessLookupError):  # it died, and that was not noted yet
+                os.kill(pid, signal.SIGTERM)
 
     def start(slot: int) -> None:
-        pid = os.fork()
-        if pid == 0:
-            os.close(lifeline_write)
-            _be_child(lifeline_read, slot, serve)
-        children[pid] = (slot, time.monotonic())
+        # Told to stop between the fork and its note, the parent would wait for the child for ever.
+        signal.pthread_sigmask(signal.SIG_BLOCK, _STOPS)
+        if not stopping:
+            pid = os.fork()
+            if pid == 0:
+                os.close(lifeline_write)
+                _be_child(lifeline_read, slot, serve)
+            children[pid] = (slot, time.monotonic())
+        signal.pthread_sigmask(signal.SIG_UNBLOCK, _STOPS)
 
     signal.signal(signal.SIGTERM, stop)
     signal.signal(signal.SIGINT, stop)
@@ -69,6 +76,7 @@ def _be_child(lifeline: int, slot: int, serve: Callable[[int], None]) -> None:
     """Serve, and never return into the parent's code."""
     signal.signal(signal.SIGTERM, signal.SIG_DFL)
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # the terminal's Ctrl-C comes through the parent
+    signal.pthread_sigmask(signal.SIG_UNBLOCK, _STOPS)
 
     def watch() -> None:
         os.read(lifeline, 1)  # ends when the parent does

@@ -103,3 +103,37 @@ async def test_g20_knowledge_imported_in_an_outage_stays_known_in_the_next_one(
             await wait_for_mode(store, "fallback")
             [known] = await store.get_knowledge()
             assert [item.title for item in known.items] == ["second"]
+
+
+async def test_g12_a_rating_carried_before_its_dialogue_is_learned_everywhere_when_they_meet(
+    tmp_path: Path, cluster: Cluster, database: str
+):
+    with Proxy(cluster.host, cluster.port) as early, Proxy(cluster.host, cluster.port) as late:
+        dsns = [cluster.dsn(database, host=p.host, port=p.port) for p in (early, late)]
+        async with (
+            hybrid(tmp_path / "rates", dsns[0]) as rates,
+            hybrid(tmp_path / "asks", dsns[1]) as asks,
+            hybrid(tmp_path / "third", cluster.dsn(database)) as third,
+        ):
+            ears = [await Ear.of(store) for store in (rates, third)]
+            early.refuse()
+            late.refuse()
+            kept = await asks.add_conversation(None, "q", "a", "s")
+            rates._ids.accept(asks._ids._keys)
+            assert (await rates.update_rating(kept.log_id, 5)).status == "pending"
+            early.pass_through()
+            await wait_for_mode(rates, "recovering")
+            await wait_until_carried(rates)
+            for ear in ears:
+                await ear.listen()
+                ear.rated.clear()
+                assert await ear.listen() == []
+            late.pass_through()
+            await wait_for_mode(asks, "recovering")
+            await wait_until_carried(asks)
+            for ear in ears:
+                assert await ear.listen() == [kept.log_id]
+                assert await ear.listen() == [kept.log_id]
+            found = await third.get_conversation(kept.log_id)
+            assert found is not None
+            assert found.rating == 5

@@ -291,3 +291,21 @@ async def rate_elsewhere(
     """As another process rates it."""
     async with hybrid(path, cluster.dsn(database)) as other:
         await other.update_rating(log_id, rating)
+
+
+async def test_g06_what_was_given_up_while_it_connected_is_not_done_when_it_has(
+    by_proxy: Proxy, cluster: Cluster, database: str
+):
+    """It went to the journal: done late as well, a rating would count above a newer one."""
+    store = PostgresStore(parse_dsn(by_proxy.dsn), write_seconds=WRITE_SECONDS)
+    store.start()
+    by_proxy.delay(WRITE_SECONDS / 3)
+    with pytest.raises(DatabaseTrouble):
+        await store.commit(add())
+    async with asyncio.timeout(20):
+        while store._tasks:  # noqa: ASYNC110  # nobody tells of what was given up
+            await asyncio.sleep(0.01)
+    by_proxy.pass_through()
+    await store.beat(READ_SECONDS)
+    await store.close()
+    assert cluster.execute("SELECT count(*) FROM voice_logs", database) == [(0,)]

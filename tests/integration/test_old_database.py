@@ -83,9 +83,9 @@ def as_told(text: str | None) -> datetime | None:
 
 
 def test_g19_an_old_database_comes_to_today_in_one_step(old: Old):
-    assert old.revisions == ("initial_001", "teaching_003")
+    assert old.revisions == ("initial_001", "joining_004")
     assert len(old.logs) >= 1_000
-    assert upgrade(parse_dsn(old.cluster.dsn(old.name))) == ("teaching_003", "teaching_003")
+    assert upgrade(parse_dsn(old.cluster.dsn(old.name))) == ("joining_004", "joining_004")
 
 
 def test_g19_every_dialogue_keeps_its_words_and_gets_its_id(old: Old):
@@ -264,7 +264,7 @@ def test_g19_down_and_up_again_loses_nothing_the_old_shape_can_hold(
 ):
     dsn = parse_dsn(cluster.dsn(copy))
     up = dump(cluster, copy)
-    assert downgrade(dsn, "initial_001") == ("teaching_003", "initial_001")
+    assert downgrade(dsn, "initial_001") == ("joining_004", "initial_001")
     down = dump(cluster, copy)
     assert old_rows(cluster, copy) == old.rows
     fresh = old.before["shape"]
@@ -316,7 +316,7 @@ async def test_g19_what_was_told_since_goes_down_and_up_too(
 def test_g19_down_to_nothing_and_up_again(cluster: Cluster, database: str):
     up = shape(cluster, database)
     dsn = parse_dsn(cluster.dsn(database))
-    assert downgrade(dsn, "base") == ("teaching_003", None)
+    assert downgrade(dsn, "base") == ("joining_004", None)
     left = shape(cluster, database)
     assert {row[0] for row in left["columns"]} == {"alembic_version"}
     assert (left["functions"], left["triggers"], left["sequences"]) == ([], [], [])

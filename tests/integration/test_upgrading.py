@@ -124,7 +124,7 @@ def test_g19_an_upgrade_ended_in_the_middle_leaves_all_as_it_was(
         with pytest.raises(DBAPIError):
             running.result(30)
     assert dump(cluster, old) == before
-    assert upgrade(parse_dsn(cluster.dsn(old))) == ("initial_001", "teaching_003")
+    assert upgrade(parse_dsn(cluster.dsn(old))) == ("initial_001", "joining_004")
 
 
 def test_g19_a_server_killed_in_the_middle_leaves_all_as_it_was(old_template: str):
@@ -142,7 +142,7 @@ def test_g19_a_server_killed_in_the_middle_leaves_all_as_it_was(old_template: st
             holder.close()
         cluster.start()
         assert dump(cluster, old) == before
-        assert upgrade(parse_dsn(cluster.dsn(old)))[1] == "teaching_003"
+        assert upgrade(parse_dsn(cluster.dsn(old)))[1] == "joining_004"
 
 
 def test_g19_an_old_audiobot_that_holds_a_table_is_not_waited_for_without_end(
@@ -187,9 +187,9 @@ def at_once(many: int, *dsns: str) -> list[tuple[str | None, str | None]]:
 
 
 def assert_one_did_it(results: list[tuple[str | None, str | None]], before: str | None) -> None:
-    others = ("teaching_003", "teaching_003")
+    others = ("joining_004", "joining_004")
     assert sorted(results, key=str) == sorted(
-        [(before, "teaching_003"), *[others] * (len(results) - 1)], key=str
+        [(before, "joining_004"), *[others] * (len(results) - 1)], key=str
     )
 
 
@@ -305,7 +305,7 @@ def test_g19_tables_that_an_extension_brought_are_no_strangers(
     cluster.execute("ALTER EXTENSION plpgsql ADD TABLE spatial_ref_sys", empty_database)
     dsn = parse_dsn(cluster.dsn(empty_database))
     assert look(dsn).revision is None
-    assert upgrade(dsn) == (None, "teaching_003")
+    assert upgrade(dsn) == (None, "joining_004")
     assert "plpgsql" in look(dsn).extensions
 
 
@@ -317,7 +317,7 @@ def test_g19_a_server_too_old_is_named_with_the_oldest_that_works(number: str, t
         upgrading.check_server(connection)
     said = sentence(refused.value.code, "en", **refused.value.details)
     assert said == (f"The PostgreSQL server is version {told}, too old: 14 or newer is needed.")
-    connection.execute.return_value.scalar_one.return_value = "140000"
+    connection.execute.return_value.scalar_one.side_effect = ["140000", "UTF8"]
     upgrading.check_server(connection)
 
 

@@ -6,13 +6,15 @@ code with the journal's own parsing.
 
 from __future__ import annotations
 
+import errno
+import os
 import shutil
 from pathlib import Path
 from typing import NamedTuple
 
 import pytest
 
-from audiobot.storage.frames import Gap
+from audiobot.storage.frames import KIND_OPERATION, Gap, frame
 from audiobot.storage.journal import DamagedRecord, Entry, Journal, Position
 
 
@@ -280,4 +282,71 @@ def test_a_record_too_large_is_refused(tmp_path: Path) -> None:
     journal = Journal(tmp_path)
     with pytest.raises(ValueError, match="16 MiB"):
         journal.stage(b"x" * ((16 << 20) + 1))
+    journal.close()
+
+
+def test_g03_what_is_not_durable_yet_is_not_read(tmp_path: Path) -> None:
+    """It may be taken back, and its number be given to another record."""
+    journal = Journal(tmp_path / "slot")
+    write(journal, b"durable")
+    on_its_way = frame(KIND_OPERATION, 2, b"not yet")
+    [segment] = (tmp_path / "slot").glob("*.log")
+    with segment.open("ab") as file:
+        file.write(on_its_way)
+    assert entries(journal) == {1: b"durable"}
+    journal.close()
+
+
+@pytest.mark.parametrize("place", range(12))
+def test_g11_what_is_damaged_while_it_runs_is_told_as_a_gap_and_kept_when_the_rest_goes(
+    place: int, small: tuple[Path, list[Written]]
+) -> None:
+    directory, written = small
+    journal = Journal(directory, segment_bytes=150)
+    hurt = written[place].position
+    path = directory / f"{hurt.segment:08d}.log"
+    data = bytearray(path.read_bytes())
+    data[hurt.offset + 10] ^= 1
+    path.write_bytes(data)
+    told = [r for r in journal.read_from(1) if isinstance(r, Gap)]
+    assert told == [Gap(place + 1, place + 1, told[0].segment)]
+    assert entries(journal).keys() == {w.sequence for w in written} - {place + 1}
+    journal.trim()
+    assert [kept.read_bytes() for kept in (directory / "set-aside").iterdir()] == [bytes(data)]
+    journal.close()
+
+
+def test_g11_sectors_that_cannot_be_read_cost_what_lay_in_them(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """No disk of a test can be made to fail: the calls that would tell of it do."""
+    directory = tmp_path / "slot"
+    journal = Journal(directory)
+    written = write(journal, *(bytes([n]) * 3_000 for n in range(9)))
+    journal.close()
+    bad = range(8_192, 12_288)
+    gone = touched(written, 1, bad.start, bad.stop)
+    read_bytes, pread = Path.read_bytes, os.pread
+
+    def refuse_whole(path: Path) -> bytes:
+        if path.name == "00000001.log":
+            raise OSError(errno.EIO, "Input/output error")
+        return read_bytes(path)
+
+    def refuse_sector(fd: int, size: int, at: int) -> bytes:
+        name = os.readlink(f"/proc/self/fd/{fd}")
+        if name.endswith("00000001.log") and at < bad.stop and at + size > bad.start:
+            raise OSError(errno.EIO, "Input/output error")
+        return pread(fd, size, at)
+
+    with monkeypatch.context() as disk:
+        disk.setattr(Path, "read_bytes", refuse_whole)
+        disk.setattr(os, "pread", refuse_sector)
+        journal = Journal(directory)
+        assert lost(journal) == gone
+        with pytest.raises(DamagedRecord):
+            journal.read(written[min(gone) - 1].position)
+        journal.close()
+    journal = Journal(directory)
+    assert entries(journal).keys() == {w.sequence for w in written} - gone
     journal.close()

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shutil
 import sqlite3
 import uuid
 from contextlib import closing
@@ -262,3 +263,13 @@ def index_of(place: Path) -> Path:
     index = Index(place / "index.sqlite")
     index.close()
     return place / "index.sqlite"
+
+
+def test_g12_keys_of_other_replicas_are_known_where_nothing_can_be_written(tmp_path: Path) -> None:
+    """PostgreSQL is back, and what would make room on the full disk is to be carried there."""
+    folder = tmp_path / "full"
+    folder.mkdir()
+    keys = KeySet(folder / "keys.json", None)
+    shutil.rmtree(folder)
+    keys.merge([b"2" * 32])
+    assert keys.ids[1:] == [b"2" * 32]

@@ -21,7 +21,7 @@ from audiobot.storage.modes import TRANSITIONS, ModeState, Switched
 from audiobot.storage.schema import REVISION
 from audiobot.storage.switch import BATCH, Switch
 from audiobot.storage.tally import Tally
-from audiobot.storage.trouble import DatabaseTrouble
+from audiobot.storage.trouble import DatabaseTrouble, DataRefused
 from tests.virtual_time import run
 
 
@@ -44,6 +44,8 @@ class ScriptedPostgres:
         self.interrupted: list[str] = []
         self.batches: list[tuple[float, int]] = []
         self.batch_seconds = 0.0
+        self.most: int | None = None  # more than so many operations are not done in time
+        self.raises: Exception | None = None  # by the next heartbeats
         self.cursor = 0
 
     async def _answer(self, seconds: float) -> None:
@@ -69,6 +71,8 @@ class ScriptedPostgres:
     async def beat(self, seconds: float | None = None) -> None:
         if seconds is None:
             self.beats.append(now())
+            if self.raises is not None:
+                raise self.raises
         await self._answer(seconds or 1.0)
 
     def forget_sessions(self) -> None:
@@ -80,6 +84,8 @@ class ScriptedPostgres:
     async def replay(self, operations: list, journal: uuid.UUID, sequence: int) -> None:
         self.batches.append((now(), len(operations)))
         await asyncio.sleep(self.batch_seconds)
+        if self.most is not None and len(operations) > self.most:
+            raise DatabaseTrouble("timeout")
         if self.trouble is not None:
             raise DatabaseTrouble(self.trouble)  # type: ignore[arg-type]
         self.cursor = max(self.cursor, sequence)
@@ -412,6 +418,27 @@ async def test_a_batch_is_halved_while_it_is_slow_and_grows_again():
 
 
 @on_a_virtual_clock
+async def test_g08_a_batch_that_is_too_much_for_its_time_gets_smaller_until_it_is_not():
+    async with playing() as scene:
+        scene.local.last = 1_000
+        scene.postgres.most = 30
+        await when(lambda: scene.postgres.cursor == 1_000)
+
+
+@pytest.mark.parametrize("error", [DataRefused("23502"), OSError("no descriptor is left")])
+def test_g17_whatever_a_heartbeat_meets_the_prober_goes_on(error: Exception) -> None:
+    async def whole() -> None:
+        async with playing() as scene:
+            await when(lambda: len(scene.postgres.beats) > 1)
+            scene.postgres.raises = error
+            await when(lambda: "fallback" in scene.modes)
+            scene.postgres.raises = None
+            await when(lambda: scene.state.mode == "postgres")
+
+    run(whole())
+
+
+@on_a_virtual_clock
 async def test_g08_a_write_that_went_to_the_journal_is_carried_after_the_next_good_beat():
     async with playing() as scene:
         await until(2.25)
@@ -485,6 +512,7 @@ async def test_every_transition_of_the_table_happens_and_no_other():
 
 REFUSALS = [
     (SetupError("database_too_old", version="9"), "too_old"),
+    (SetupError("database_encoding", found="LATIN1"), "encoding"),
     (SetupError("database_foreign"), "foreign"),
     (DatabaseTrouble("schema"), "schema"),
     (OSError("anything"), "lost"),

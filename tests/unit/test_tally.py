@@ -9,8 +9,10 @@ from __future__ import annotations
 import copy
 import uuid
 from collections import Counter
+from datetime import timedelta
 
 import hypothesis.strategies as st
+import msgspec
 import pytest
 from hypothesis import settings
 from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, precondition, rule
@@ -216,3 +218,33 @@ def test_g20_postgres_does_not_know_that_a_live_rating_replaces_a_journaled_one(
     tally.wrote(rate(1, 3, version=1), Effect(0, 3), journaled=True)
     tally.wrote(rate(1, 5, version=2), Effect(0, 5), journaled=False)  # 0: as PostgreSQL had it
     assert numbers(tally.told()) == numbers(stats(Counter({5: 1})))
+
+
+def test_g20_an_old_dialogue_rated_in_an_outage_is_no_improvement_of_the_last_day() -> None:
+    memory = SafeInMemoryStorage()
+    fresh, old = add(1), add(2)
+    told = msgspec.structs.replace(old.conversation, created_at=utc_now() - timedelta(days=2))
+    for one in (fresh, msgspec.structs.replace(old, conversation=told)):
+        memory.apply(one)
+    snapshot = stats(Counter({0: 2}))
+    tally = Tally(msgspec.structs.replace(snapshot, recent=1))
+    for version, (number, rating) in enumerate(((2, 5), (1, 4), (1, 2)), 1):
+        operation = rate(number, rating, version)
+        tally.wrote(operation, effect_of(Committed(operation, True, True), memory), journaled=True)
+        memory.apply(operation)
+    now = tally.told()
+    assert (now.rated_interactions, now.positive_ratings) == (2, 1)
+    assert (now.recent, now.recent_positive) == (1, 0)
+
+
+def test_who_hears_that_the_journal_refused_doubts_no_longer() -> None:
+    tally = Tally(stats(Counter()))
+    operation = add(1)
+    tally.doubt(operation)
+    assert not tally.stale
+    tally.let_go(operation)
+    assert not tally.doubtful
+    assert tally.stale
+    tally.stale = False
+    tally.let_go(operation)
+    assert not tally.stale

@@ -12,10 +12,12 @@ import contextlib
 import time
 from collections import OrderedDict
 from collections.abc import AsyncIterator, Callable, Iterable, Sequence
+from datetime import timedelta
 from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Final
 from uuid import UUID, uuid4
+from weakref import WeakValueDictionary
 
 import msgspec
 
@@ -74,6 +76,7 @@ from audiobot.storage.operations import (
     ReplaceKnowledge,
     clock_version,
     key_of,
+    moment_of,
     with_rating,
 )
 from audiobot.storage.rated import RatedDialogues, with_rating_of
@@ -93,6 +96,7 @@ _RECENT_KEYS: Final = 10_000
 _MOST_PENDING: Final = 20_000
 """Ratings that wait to be learned with their dialogue; more are learned by the next start."""
 _DRAIN_SECONDS: Final = 5.0
+_DAY: Final = timedelta(hours=24)
 
 
 class _Remembered(msgspec.Struct, frozen=True):
@@ -188,7 +192,9 @@ class StorageAdapter:
         self._teaching = Teaching(self._homes)
         self._op_ids = OperationIds()
         self._pending: set[UUID] = set()
+        self._adopting: dict[UUID, int] = {}
         self._recent_keys: OrderedDict[bytes, tuple[bytes, Committed]] = OrderedDict()
+        self._alone_with: WeakValueDictionary[bytes, asyncio.Lock] = WeakValueDictionary()
 
     # -- life ------------------------------------------------------------------------------
 
@@ -321,7 +327,8 @@ class StorageAdapter:
         self._keys_known = True
         cursor = await self._postgres.cursor(self._local.journal.identity)
         async with self._tally.lock:
-            self._tally.carried(await self._local.reset_cursor(cursor))
+            for operation in await self._local.reset_cursor(cursor):
+                self._tally.doubt(operation)
         await self._snapshot()
 
     async def _keep_house(self) -> None:
@@ -330,13 +337,14 @@ class StorageAdapter:
         self._conflicts, self._orphans = await self._postgres.findings()
         await self._snapshot()
         journals = self._directory.path / "journal"
-        await adopt(journals, self._local.slot, self._postgres, self._meter.adopted)
+        await adopt(journals, self._local.slot, self._postgres, self._adopting, self._meter.adopted)
         self._refused = await asyncio.to_thread(count_refused, journals)
 
     async def _snapshot(self) -> None:
         """Keep what PostgreSQL holds of most use for the time when it cannot be asked."""
         assert self._postgres is not None
-        async with self._postgres.pause, self._tally.lock:
+        # The pause comes second: a batch of the replay on its way shall hold up no live write.
+        async with self._tally.lock, self._postgres.pause:
             stats, present = await self._counted(self._postgres)
             self._tally.renew(stats, present)
             carried = self._local.replayed
@@ -389,7 +397,18 @@ class StorageAdapter:
     # -- writing ---------------------------------------------------------------------------
 
     async def _commit(self, operation: Operation) -> Committed:
-        """Make an operation durable in the home in charge; in the journal when that one fails."""
+        """Make an operation durable, or tell what came of the same request before.
+
+        Of two with one key the second waits for the first: homes may change between them.
+        """
+        key = key_of(operation)
+        if key is None or not self._hybrid:
+            return await self._commit_once(operation)
+        async with self._alone_with.setdefault(key.key, asyncio.Lock()):
+            return self._recent_under(key) or await self._commit_once(operation)
+
+    async def _commit_once(self, operation: Operation) -> Committed:
+        """Make it durable in the home in charge; in the journal when that one fails."""
         home, switch = self._home, self._switch
         if home is not None and switch is not None:
             started = time.monotonic()
@@ -404,15 +423,16 @@ class StorageAdapter:
             else:
                 switch.succeeded(time.monotonic() - started)
                 return self._known_here(committed)
-        earlier = self._recent(operation)
-        if earlier is not None:
-            return earlier
         try:
-            return await self._local.commit(_kept_in(operation, "journal"))
+            committed = await self._local.commit(_kept_in(operation, "journal"))
         except (StorageFull, StorageUnavailable) as refusal:
             reason = "full" if isinstance(refusal, StorageFull) else "unwritable"
             self._meter.not_committed("journal", reason, operation.op_id)
+            self._tally.let_go(operation)
             raise
+        if not committed.fresh:
+            self._tally.let_go(operation)
+        return committed
 
     def _known_here(self, committed: Committed) -> Committed:
         """A dialogue that PostgreSQL does not know yet may be in our journal."""
@@ -424,16 +444,14 @@ class StorageAdapter:
             return committed
         return committed._replace(known=True, answered=held.outcome == "answered")
 
-    def _recent(self, operation: Operation) -> Committed | None:
-        """What this process committed under the same Idempotency-Key."""
-        key = key_of(operation)
-        return self._recent_under(key) if key is not None else None
-
     def _recent_under(self, key: Idempotency) -> Committed | None:
+        """What this process committed under the same Idempotency-Key in the last 24 hours."""
         request, committed = self._recent_keys.get(key.key, (key.request, None))
+        if committed is None or moment_of(committed.operation) < utc_now() - _DAY:
+            return None
         if request != key.request:
             raise IdempotencyMismatch("idempotency_mismatch")
-        return committed
+        return self._known_here(committed)
 
     async def add_conversation(
         self,
@@ -623,13 +641,14 @@ class StorageAdapter:
             raise UnknownCorrection("unknown_correction")
         if known.withdrawn == withdrawn:
             return CorrectionOutcome(correction=known)
-        changed = msgspec.structs.replace(
-            known,
-            withdrawn=withdrawn,
-            corrected_at=utc_now(),
-            version=max(clock_version(), known.version + 1),
-        )
-        return await self._correct(changed, known.version if seen_version is None else seen_version)
+        seen = known.version if seen_version is None else seen_version
+        outcome = await self._correct(_withdrawn(known, known.version, withdrawn), seen)
+        newer, version = outcome.replaced, outcome.correction.version
+        if newer is None or newer.version <= known.version:
+            return outcome
+        # Corrected in that very moment: those words are kept, and counted or not as this says.
+        again = await self._correct(_withdrawn(newer, version, withdrawn), version)
+        return CorrectionOutcome(correction=again.correction, replaced=newer)
 
     async def dismiss(self, log_ids: Sequence[UUID], dismissed: bool = True) -> int:
         """Take turns or suggestions out of an operator's sight; see the port."""
@@ -743,7 +762,7 @@ class StorageAdapter:
                     stats, _ = await home.stats()
                     if self._alone:
                         return stats
-                async with home.pause, self._tally.lock:
+                async with self._tally.lock, home.pause:
                     stats, present = await self._counted(home)
                     # What is told now is the least that the next outage may tell.
                     self._tally.renew(stats, present)
@@ -872,6 +891,16 @@ def _unseen(before: Correction, now: Correction, seen: int | None) -> bool:
     if same == now:
         return False
     return not before.withdrawn if seen is None else before.version > seen
+
+
+def _withdrawn(correction: Correction, after: int, withdrawn: bool) -> Correction:
+    """The same words from now on counting, or not, in a version above ``after``."""
+    return msgspec.structs.replace(
+        correction,
+        withdrawn=withdrawn,
+        corrected_at=utc_now(),
+        version=max(clock_version(), after + 1),
+    )
 
 
 def _kept_in(operation: Operation, durability: Durability) -> Operation:

@@ -58,6 +58,8 @@ def of(error: BaseException) -> DatabaseTrouble | DataRefused:
     ):
         return DatabaseTrouble("timeout")
     state = cause.sqlstate if isinstance(cause, psycopg.Error) else None
+    if isinstance(cause, UnicodeError):
+        return DataRefused("unicode")
     if state is not None:
         if state[:2] in _DATA:
             return DataRefused(state)
@@ -82,14 +84,14 @@ def let_go(error: BaseException | None) -> None:
 
 async def why_refused(parameters: dict[str, str], seconds: float) -> DatabaseTrouble:
     """Connect once more, to read why the server says no; ``lost`` when it does not say."""
-    trace = os.memfd_create("libpq-trace", os.MFD_CLOEXEC)
-    try:
-        with contextlib.suppress(OSError, TimeoutError, psycopg.Error):
+    with contextlib.suppress(OSError, TimeoutError, psycopg.Error):
+        trace = os.memfd_create("libpq-trace", os.MFD_CLOEXEC)
+        try:
             async with asyncio.timeout(seconds):
                 return await _traced_connect(parameters, trace)
-        return DatabaseTrouble("lost")
-    finally:
-        os.close(trace)
+        finally:
+            os.close(trace)
+    return DatabaseTrouble("lost")
 
 
 async def _traced_connect(parameters: dict[str, str], trace: int) -> DatabaseTrouble:

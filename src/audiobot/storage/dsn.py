@@ -29,6 +29,8 @@ _DEFAULTS: Final = {
     "keepalives_interval": "5",
     "tcp_user_timeout": "5000",  # milliseconds
 }
+_OURS: Final = {"client_encoding": "UTF8"}
+"""Not to be set: what people say has every letter there is."""
 _SSLMODES: Final = {"disable", "allow", "prefer", "require", "verify-ca", "verify-full"}
 _SSL: Final = {"true": "require", "no-verify": "require", "false": "disable"}
 _ALIASES: Final = {"ssl": "sslmode", "database": "dbname"}
@@ -60,7 +62,7 @@ def parse_dsn(text: str) -> Dsn:
         given["sslmode"] = _SSL.get(mode, mode)
     unknown = tuple(name for name in given if name not in _KEYWORDS)
     parameters = {name: value for name, value in given.items() if name in _KEYWORDS}
-    dsn = Dsn(_DEFAULTS | parameters, unknown, _shown(parameters))
+    dsn = Dsn(_DEFAULTS | parameters | _OURS, unknown, _shown(parameters))
     if _libpq(dsn.parameters) != dsn.parameters:
         raise _invalid("it holds a character that libpq does not take")
     return dsn

@@ -55,6 +55,7 @@ VERIFY_BYTES: Final = 128 << 20
 _HIGH_WATER_SLOT: Final = 512
 _A_SECOND_OF_RECORDS: Final = 100_000
 _OPEN_READERS: Final = 16
+_BLOCK_BYTES: Final = 4_096
 
 _SEGMENT_NAME: Final = re.compile(r"(\d{8})\.log")
 
@@ -139,6 +140,8 @@ class Journal:
         self._staged: list[bytes] = []
         self._staged_bytes = 0
         self._suspect = False
+        self._sound: set[int] = set()
+        self._damaged: set[int] = set()
         self._readers: dict[int, int] = {}
         self._readers_lock = threading.Lock()
         directory.mkdir(parents=True, exist_ok=True)
@@ -147,12 +150,17 @@ class Journal:
         self._high_water_fd = os.open(
             directory / "high-water", os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600
         )
+        self._fd = -1
         self._slot = 0
-        self.identity = self._identify()
-        mark = self._read_high_water()
-        # The mark is a second behind at most: a promise far beyond it is itself damaged.
-        self._recover(max(mark, promised if promised <= mark + _A_SECOND_OF_RECORDS else 0))
-        self._write_high_water(self.last_sequence)
+        try:
+            self.identity = self._identify()
+            mark = self._read_high_water()
+            # The mark is a second behind at most: a promise far beyond it is itself damaged.
+            self._recover(max(mark, promised if promised <= mark + _A_SECOND_OF_RECORDS else 0))
+            self._write_high_water(self.last_sequence)
+        except BaseException:
+            self._close_files()
+            raise
 
     # -- opening ---------------------------------------------------------------------------
 
@@ -171,7 +179,7 @@ class Journal:
         firsts = [self._first_of(number) for number in numbers]
         while len(numbers) > 1 and firsts[1] is not None and firsts[1] <= trimmed + 1:
             # The process died between writing the mark and removing what it speaks of.
-            self._segment_path(numbers.pop(0)).unlink()
+            self._let_go(numbers.pop(0), sure=False)
             del firsts[0]
         trusted = self._trusted(numbers, firsts)
         due = trimmed + 1
@@ -182,10 +190,10 @@ class Journal:
             later = (first for first in firsts[i + 1 :] if first is not None)
             is_last = i + 1 == len(numbers)
             end_due = promised + 1 if is_last else next(later, due)
-            path = self._segment_path(number)
-            mended = mend(path.read_bytes(), due, end_due, segment=number, is_last=is_last)
+            data = self._bytes_of(number)
+            mended = mend(data, due, end_due, segment=number, is_last=is_last)
             if mended.changed is not None:
-                self._set_aside(path, mended)
+                self._set_aside(self._segment_path(number), data, mended)
             self.gaps += mended.gaps
             due = mended.next_sequence
         self.last_sequence = due - 1
@@ -196,7 +204,7 @@ class Journal:
             self._fd = os.open(self._written_to, os.O_RDWR | os.O_APPEND | os.O_CLOEXEC)
             self._durable = os.fstat(self._fd).st_size
         else:
-            self._fd, self._segment = -1, 0
+            self._segment = 0
             self._start_segment()
             if promised > trimmed:
                 self.damaged = True
@@ -225,41 +233,62 @@ class Journal:
 
         Then the next opening mends it.
         """
-        data = self._segment_path(number).read_bytes()
-        first = header_first(data)
-        due = first or 0
-        good = first is not None
-        for part in scan(data):
-            if isinstance(part, Damage) or part.sequence != due:
-                good = False
-                break
-            body = data[part.offset + FRAME.size : part.end]
-            due = (U64.unpack(body)[0] if part.kind == KIND_GAP else part.sequence) + 1
+        good = self._is_sound(number)
         if not good:
             (self.directory / "suspect").touch()
         return good
 
+    def _is_sound(self, number: int) -> bool:
+        data = self._bytes_of(number)
+        due = header_first(data)
+        for part in scan(data):
+            if isinstance(part, Damage) or part.sequence != due:
+                due = None
+                break
+            body = data[part.offset + FRAME.size : part.end]
+            due = (U64.unpack(body)[0] if part.kind == KIND_GAP else part.sequence) + 1
+        (self._damaged if due is None else self._sound).add(number)
+        return due is not None
+
+    def _bytes_of(self, number: int) -> bytes:
+        """A segment's bytes: zeros stand where the medium gives none back."""
+        path = self._segment_path(number)
+        try:
+            return path.read_bytes()
+        except OSError as error:
+            if error.errno != errno.EIO:
+                raise
+        fd = os.open(path, os.O_RDONLY | os.O_CLOEXEC)
+        try:
+            size = os.fstat(fd).st_size
+            blocks = range(0, size, _BLOCK_BYTES)
+            return b"".join(_block(fd, at, min(_BLOCK_BYTES, size - at)) for at in blocks)
+        finally:
+            os.close(fd)
+
     def _first_of(self, number: int) -> int | None:
         """A segment's first sequence number: its header's, else its first whole frame's."""
-        with self._segment_path(number).open("rb") as file:
+        with contextlib.suppress(OSError), self._segment_path(number).open("rb") as file:
             first = header_first(file.read(HEADER.size))
             if first is not None:
                 return first
-            file.seek(0)
-            whole = (part for part in scan(file.read()) if isinstance(part, Frame))
-            return next((part.sequence for part in whole), None)
+        whole = (part for part in scan(self._bytes_of(number)) if isinstance(part, Frame))
+        return next((part.sequence for part in whole), None)
 
-    def _set_aside(self, path: Path, mended: Mended) -> None:
+    def _set_aside(self, path: Path, data: bytes, mended: Mended) -> None:
         """Keep what was found beside the journal, then put the mended segment in its place."""
-        self.aside.mkdir(exist_ok=True)
-        name = self.aside / f"{path.stem}-{time.time_ns()}"
         if mended.changed == "torn":
             self.torn_bytes += len(mended.torn)
-            replace_file(name.with_suffix(".torn"), mended.torn)
+            replace_file(self._aside(path, ".torn"), mended.torn)
         else:
             self.damaged = True
-            replace_file(name.with_suffix(".damaged"), path.read_bytes())
+            replace_file(self._aside(path, ".damaged"), data)
         replace_file(path, mended.data)
+
+    def _aside(self, path: Path, suffix: str) -> Path:
+        """Where something of a segment is kept beside the journal."""
+        self.aside.mkdir(exist_ok=True)
+        return self.aside / f"{path.stem}-{time.time_ns()}{suffix}"
 
     def _start_segment(self) -> None:
         """Begin the next segment; the one before stays as it is, whole and synced."""
@@ -314,10 +343,21 @@ class Journal:
             self.oldest_segment = self._segment
             for number in self.segments():
                 if number < self._segment:
-                    self._segment_path(number).unlink()
+                    self._let_go(number, sure=number not in self.unverified)
             self.unverified = []
         except OSError as error:
             raise _as_storage_error(error) from error
+
+    def _let_go(self, number: int, *, sure: bool) -> None:
+        """Remove a segment, or put it aside when not all of it could be carried.
+
+        Unless it is ``sure`` that its damage would be known it is looked through before.
+        """
+        path = self._segment_path(number)
+        if number in self._damaged or not (sure or number in self._sound or self._is_sound(number)):
+            path.rename(self._aside(path, ".damaged"))
+        else:
+            path.unlink()
 
     # -- the high-water mark ---------------------------------------------------------------
 
@@ -434,6 +474,8 @@ class Journal:
                 fd = self._reader(position.segment)
                 data = os.pread(fd, position.length, position.offset)
         except OSError as error:
+            if error.errno == errno.EIO:  # the medium's word: it will not be otherwise later
+                raise DamagedRecord(f"segment {position.segment}: {error.strerror}") from error
             raise StorageUnavailable("journal_unreadable", retry_after=10) from error
         found = read_frame(data, 0)
         if found is None:
@@ -453,22 +495,45 @@ class Journal:
         return fd
 
     def read_from(self, sequence: int) -> Iterator[Entry | Gap]:
-        """Every record with a number of at least ``sequence``, oldest first, and every gap."""
-        numbers = self.segments()
-        starts = [self._first_of(n) or 1 for n in numbers]
-        for i, number in enumerate(numbers):
-            if i + 1 < len(numbers) and starts[i + 1] <= sequence:
+        """Every durable record with a number of at least ``sequence``, oldest first, and every gap.
+
+        Damage that no opening has mended yet is told as a gap too: nothing is passed over in
+        silence. What is written meanwhile is not told of, for it may be taken back.
+        """
+        last, due = self.last_sequence, max(sequence, self.trimmed + 1)
+        hurt: set[int] = set()
+        for number, data, part in self._parts_from(due):
+            if due > last or (isinstance(part, Frame) and part.sequence > last):
+                break
+            if isinstance(part, Damage):
+                hurt.add(number)
                 continue
-            data = self._segment_path(number).read_bytes()
-            for part in scan(data):
-                if isinstance(part, Damage) or part.sequence < sequence:
-                    continue
-                payload = data[part.offset + FRAME.size : part.end]
-                if part.kind == KIND_GAP:
-                    yield Gap(part.sequence, U64.unpack(payload)[0], number)
-                else:
-                    place = Position(number, part.offset, part.end - part.offset)
-                    yield Entry(part.sequence, place, payload)
+            if part.sequence < due:
+                continue
+            if part.sequence > due:
+                self._damaged |= hurt
+                yield Gap(due, part.sequence - 1, number)
+            payload = data[part.offset + FRAME.size : part.end]
+            if part.kind == KIND_GAP:
+                due = U64.unpack(payload)[0] + 1
+                yield Gap(part.sequence, due - 1, number)
+            else:
+                due = part.sequence + 1
+                yield Entry(
+                    part.sequence, Position(number, part.offset, part.end - part.offset), payload
+                )
+        if due <= last:
+            self._damaged |= hurt
+            yield Gap(due, last, self._segment)
+
+    def _parts_from(self, sequence: int) -> Iterator[tuple[int, bytes, Frame | Damage]]:
+        """What may have ``sequence`` or a later one: a segment, its bytes, a part of them."""
+        numbers = self.segments()
+        following = [*[self._first_of(number) for number in numbers[1:]], None]
+        for number, first in zip(numbers, following, strict=True):
+            if first is None or first > sequence:
+                data = self._bytes_of(number)
+                yield from ((number, data, part) for part in scan(data))
 
     def size(self) -> int:
         """Bytes that the segments take on disk."""
@@ -479,11 +544,25 @@ class Journal:
         self.abort()
         with contextlib.suppress(OSError):
             self._write_high_water(self.last_sequence)
+        self._close_files()
+
+    def _close_files(self) -> None:
         with self._readers_lock:
             while self._readers:
                 os.close(self._readers.popitem()[1])
-        os.close(self._fd)
-        os.close(self._high_water_fd)
+        for fd in (self._fd, self._high_water_fd):
+            if fd >= 0:
+                os.close(fd)
+
+
+def _block(fd: int, at: int, size: int) -> bytes:
+    """So many bytes from ``at`` on, or zeros where they cannot be read."""
+    try:
+        return os.pread(fd, size, at).ljust(size, b"\0")
+    except OSError as error:
+        if error.errno != errno.EIO:
+            raise
+        return bytes(size)
 
 
 def _as_storage_error(error: OSError) -> StorageFull | StorageUnavailable:

@@ -63,6 +63,7 @@ from audiobot.storage.operations import (
     stamped,
     with_rating,
 )
+from audiobot.storage.replay import operation_in
 
 _T = TypeVar("_T")
 
@@ -75,6 +76,8 @@ _TICK_SECONDS: Final = 0.5
 _KEPT_SECONDS: Final = 0.4
 """Shorter than the tick, so that none is missed for a millisecond."""
 _VERIFY_PAUSE_SECONDS: Final = 0.2
+_IN_DOUBT: Final = 400
+"""Records whose replay may have come through though its reply was lost: two batches at most."""
 
 
 def _committed(operation: Operation, fresh: bool, row: Row | None) -> Committed:
@@ -121,6 +124,7 @@ class LocalStore:
         self.slot = slot
         self.memory = memory
         self._unreadable: set[Position] = set()
+        self._lost: dict[int, int] = {}
         self._lock: int | None = None
         self.refusal: Unavailable | None = None
         self.conflicts = 0
@@ -143,8 +147,8 @@ class LocalStore:
 
     @property
     def unreadable(self) -> int:
-        """Records that could not be read back since the start."""
-        return len(self._unreadable)
+        """Records that could not be read back since the start, here or on their way."""
+        return len(self._unreadable) + sum(last - first + 1 for first, last in self._lost.items())
 
     @property
     def waiting(self) -> int:
@@ -187,6 +191,7 @@ class LocalStore:
         if self.journal.damaged or self.index.meta("applied") > self.journal.last_sequence:
             self.index.rebuild()  # it points into what is gone
         self._catch_up(progress)
+        self._told = set(self.index.gaps())
         self.replayed = max(self.index.meta("replayed"), self.journal.trimmed)
         self._forgotten = self.journal.trimmed
         for row in self.index.newest(self.memory.max_conversations):
@@ -231,7 +236,7 @@ class LocalStore:
         self._verifier = asyncio.create_task(self._verify_older(), name="journal-verify")
 
     async def _verify_older(self) -> None:
-        for number in self.journal.unverified:
+        for number in [*self.journal.unverified]:
             verify = partial(self.journal.verify_segment, number)
             with contextlib.suppress(FileNotFoundError):  # carried and removed meanwhile
                 if not await self._reader(verify):
@@ -273,7 +278,7 @@ class LocalStore:
     async def unreplayed(self, most: int) -> tuple[list[Operation], int]:
         """The next operations to carry, oldest first, and the number of the last of them.
 
-        Operations that cannot be read are passed over: they are counted as missing already.
+        What the medium lost is passed over and counted; what a later version wrote is set aside.
         """
         return await self._reader(partial(self._unreplayed, most))
 
@@ -283,10 +288,13 @@ class LocalStore:
             self._carrying = self.journal.read_from(last + 1)
         operations: list[Operation] = []
         for record in self._carrying:
-            last = record.last if isinstance(record, Gap) else record.sequence
-            if isinstance(record, Entry):
-                with contextlib.suppress(msgspec.MsgspecError):
-                    operations.append(decode(record.payload))
+            if isinstance(record, Gap):
+                last = record.last
+                if record[:2] not in self._told:
+                    self._lost[record.first] = last
+            else:
+                operations += operation_in(self.journal, record)
+                last = record.sequence
             if len(operations) >= most:
                 break
         else:
@@ -295,17 +303,19 @@ class LocalStore:
         return operations, last
 
     async def reset_cursor(self, sequence: int) -> list[Operation]:
-        """PostgreSQL says up to where it has this journal; it knows best.
+        """PostgreSQL says up to where it has this journal: from there on it is carried again.
 
-        Returns what it has although nobody here was told: the reply to a replay was lost.
+        Returns what it may have although nobody here was told: the reply to a replay was lost. It
+        is no more than that, for of two copies of a directory each has its own records under the
+        numbers after: what was not carried from here is carried.
         """
-        cursor = max(self.journal.trimmed, min(sequence, self.journal.last_sequence))
-        taken: list[Operation] = []
-        if cursor > self.replayed:
-            read = partial(self._between, self.replayed, cursor)
-            taken = await self._reader(read)
+        cursor = max(self.journal.trimmed, min(sequence, self.replayed))
+        perhaps: list[Operation] = []
+        if sequence > self.replayed:
+            last = min(sequence, self.journal.last_sequence, self.replayed + _IN_DOUBT)
+            perhaps = await self._reader(partial(self._between, self.replayed, last))
         self.replayed = cursor
-        return taken
+        return perhaps
 
     def _between(self, after: int, last: int) -> list[Operation]:
         operations: list[Operation] = []

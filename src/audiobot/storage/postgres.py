@@ -207,12 +207,15 @@ class PostgresStore:
     async def _bounded(self, seconds: float, work: Callable[[Session], Awaitable[_T]]) -> _T:
         """Do ``work`` on a connection, which is given up when its time is."""
         held: list[psycopg.AsyncConnection[Any]] = []
+        given_up = False
 
         async def whole() -> _T:
             async with self._engine.connect() as connection:
                 raw = (await connection.get_raw_connection()).driver_connection
                 assert isinstance(raw, psycopg.AsyncConnection)
                 held.append(raw)
+                if given_up:  # connected too late: it is done elsewhere by now
+                    raise DatabaseTrouble("timeout")
                 try:
                     return await work(Session(raw))
                 except BaseException as error:
@@ -236,6 +239,7 @@ class PostgresStore:
         finally:
             self._waiting.discard(interrupted)
         if not task.done():
+            given_up = True
             task.add_done_callback(self._gone)
             self._cut(task, held)
             self._meter.abandoned(task.get_loop().time() - started)
@@ -463,8 +467,8 @@ class PostgresStore:
         values = {"since": mark.at, "overlap": _OVERLAP, "first": own.first, "last": own.last}
         rows = await self._read(sql.CHANGES, values)
         at, knowledge, corrections = rows[0].now, rows[0].knowledge, rows[0].corrections
-        rated = {row.op_id: row.log_id for row in rows if row.op_id is not None}
-        new = {log_id for op_id, log_id in rated.items() if op_id not in mark.seen}
+        rated = {(row.op_id, row.joined_at): row.log_id for row in rows if row.op_id is not None}
+        new = {log_id for one, log_id in rated.items() if one not in mark.seen}
         heard = mark.at is not None
         return (
             ChangeMark(at, frozenset(rated), knowledge, corrections),

@@ -8,9 +8,11 @@ import os
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING, Final
+from uuid import UUID
 
 import msgspec
 
+from audiobot.errors import Unavailable
 from audiobot.storage.directory import lock_slot
 from audiobot.storage.frames import HEADER
 from audiobot.storage.journal import Entry, Journal, replace_file
@@ -37,7 +39,8 @@ async def replay(
     except DataRefused:
         if len(operations) <= 1:
             for operation in operations:
-                await asyncio.to_thread(_set_aside, journal, operation)
+                name = str(operation.op_id)
+                await asyncio.to_thread(_set_aside, journal, name, encode(operation))
             await postgres.replay([], journal.identity, last)
             return len(operations)
         half = len(operations) // 2
@@ -46,9 +49,18 @@ async def replay(
     return 0
 
 
-def _set_aside(journal: Journal, operation: Operation) -> None:
+def operation_in(journal: Journal, entry: Entry) -> list[Operation]:
+    """The operation in a record; none in a later version's, which is set aside; blocks."""
+    try:
+        return [decode(entry.payload)]
+    except msgspec.MsgspecError:
+        _set_aside(journal, str(entry.sequence), entry.payload)
+        return []
+
+
+def _set_aside(journal: Journal, name: str, operation: bytes) -> None:
     journal.aside.mkdir(exist_ok=True)
-    replace_file(journal.aside / f"refused-{operation.op_id}.msgpack", encode(operation))
+    replace_file(journal.aside / f"refused-{name}.msgpack", operation)
 
 
 def count_refused(journals: Path) -> int:
@@ -60,26 +72,29 @@ async def adopt(
     journals: Path,
     own: int,
     postgres: PostgresStore,
+    reached: dict[UUID, int],
     tell: Callable[[int], None] = lambda operations: None,
 ) -> int:
     """Carry over what dead processes left in their slots; returns how many operations.
 
-    ``tell`` hears of each slot that is done.
+    ``reached`` is how far each journal was carried from here before that was broken off. ``tell``
+    hears of each slot that is done.
 
     A slot whose lock is held belongs to someone who lives. Two adopters do no harm: one gets the
-    lock, and replay may be repeated.
+    lock, and replay may be repeated. One that cannot be opened just now keeps nobody waiting.
     """
     carried = 0
     for slot in await asyncio.to_thread(_left_behind, journals, own):
-        lock = await asyncio.to_thread(lock_slot, slot)
-        if lock is None:
-            continue
-        try:
-            operations = await _carry_whole(slot, postgres)
-            tell(operations)
-            carried += operations
-        finally:
-            os.close(lock)
+        with contextlib.suppress(OSError, Unavailable):
+            lock = await asyncio.to_thread(lock_slot, slot)
+            if lock is None:
+                continue
+            try:
+                operations = await _carry_whole(slot, postgres, reached)
+                tell(operations)
+                carried += operations
+            finally:
+                os.close(lock)
     return carried
 
 
@@ -101,18 +116,20 @@ def _let_go(journal: Journal) -> None:
         path.unlink(missing_ok=True)  # it points into what was carried
 
 
-async def _carry_whole(slot: Path, postgres: PostgresStore) -> int:
+async def _carry_whole(slot: Path, postgres: PostgresStore, reached: dict[UUID, int]) -> int:
     journal = await asyncio.to_thread(Journal, slot)
     try:
-        cursor = max(journal.trimmed, await postgres.cursor(journal.identity))
+        # What PostgreSQL says of this journal's name may be of another copy of the directory.
+        cursor = max(journal.trimmed, reached.get(journal.identity, 0))
         batches = _batches(journal, cursor)
         carried = 0
         while (batch := await asyncio.to_thread(next, batches, None)) is not None:
             operations, last = batch
             await replay(postgres, journal, operations, (cursor, last))
-            cursor = last
+            cursor = reached[journal.identity] = last
             carried += len(operations)
         await asyncio.to_thread(_let_go, journal)
+        reached.pop(journal.identity, None)
         return carried
     finally:
         await asyncio.to_thread(journal.close)
@@ -124,8 +141,7 @@ def _batches(journal: Journal, cursor: int) -> Iterator[tuple[list[Operation], i
     for record in journal.read_from(cursor + 1):
         last = record.sequence if isinstance(record, Entry) else record.last
         if isinstance(record, Entry):
-            with contextlib.suppress(msgspec.MsgspecError):
-                operations.append(decode(record.payload))
+            operations += operation_in(journal, record)
         if len(operations) >= _BATCH:
             yield operations, last
             operations = []

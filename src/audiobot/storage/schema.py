@@ -21,6 +21,7 @@ from sqlalchemy import (
     Column,
     DateTime,
     Double,
+    Identity,
     Index,
     Integer,
     LargeBinary,
@@ -34,7 +35,7 @@ from sqlalchemy import (
 )
 from sqlalchemy.dialects.postgresql import JSONB
 
-REVISION: Final = "teaching_003"
+REVISION: Final = "joining_004"
 """The newest migration, which this version of AudioBot works with."""
 OLDEST_SERVER: Final = 14
 """The oldest major version of PostgreSQL that this is made for; older ones are out of support."""
@@ -106,7 +107,12 @@ voice_logs: Final = Table(
         "id",
         postgresql_where=text("outcome = 'handed_over' OR rating <= 2"),
     ),
-    Index("voice_logs_session", "session_id", "created_at"),
+    Index(
+        "voice_logs_session",
+        "session_id",
+        "created_at",
+        postgresql_where=text("octet_length(session_id) <= 800"),
+    ),
     Index("voice_logs_adopted", "id", postgresql_where=text("legacy IS NOT NULL")),
     Index(
         "voice_logs_legacy",
@@ -150,9 +156,11 @@ voice_ratings: Final = Table(
         nullable=False,
         server_default=text("clock_timestamp()"),
     ),
+    _moment("joined_at"),
     CheckConstraint("rating BETWEEN 1 AND 5", name="voice_ratings_rating_range"),
     Index("voice_ratings_newest", "log_id", desc("version"), desc("op_id")),
     Index("voice_ratings_received", "received_at"),
+    Index("voice_ratings_joined", "joined_at", postgresql_where=text("joined_at IS NOT NULL")),
     Index("voice_ratings_orphan", "log_id", postgresql_where=text("NOT joined")),
     Index(
         "voice_ratings_suggested",
@@ -172,7 +180,7 @@ voice_conflicts: Final = Table(
 voice_log_counts: Final = Table(
     "voice_log_counts",
     metadata,
-    Column("id", BigInteger, primary_key=True, autoincrement=True),
+    Column("id", BigInteger, Identity(), primary_key=True),
     _moment("minute", nullable=False),
     Column("rating", SmallInteger, nullable=False),
     Column("dialogues", BigInteger, nullable=False),

@@ -94,7 +94,7 @@ ADD: Final = text(
         FROM given JOIN come USING (id) WHERE vector IS NOT NULL
         ON CONFLICT (id) DO NOTHING
     ), joins AS (
-        UPDATE voice_ratings SET joined = true FROM come
+        UPDATE voice_ratings SET joined = true, joined_at = clock_timestamp() FROM come
         WHERE come.rating IS NOT NULL AND log_id = come.id AND NOT joined
     )
     SELECT given.id, come.id IS NOT NULL AS came, come.rating
@@ -165,7 +165,8 @@ RECONCILE: Final = text(
             FROM json_array_elements_text(cast(:ids AS json)) AS each (value))
         ORDER BY log_id, version DESC, op_id DESC
     ), {_COUNT_NEWEST}
-    UPDATE voice_ratings SET joined = true FROM newest JOIN voice_logs ON id = newest.log_id
+    UPDATE voice_ratings SET joined = true, joined_at = clock_timestamp()
+    FROM newest JOIN voice_logs ON id = newest.log_id
     WHERE voice_ratings.log_id = newest.log_id AND NOT voice_ratings.joined
     """
 )
@@ -214,7 +215,7 @@ BEAT: Final = text(
                 "UPDATE voice_logs SET rating = rating, feedback_text = feedback_text,"
                 " updated_at = updated_at, rating_version = rating_version,"
                 " rating_op = rating_op WHERE false",
-                "UPDATE voice_ratings SET joined = joined WHERE false",
+                "UPDATE voice_ratings SET joined = joined, joined_at = joined_at WHERE false",
                 "UPDATE replay_cursors SET sequence = sequence, moved_at = moved_at WHERE false",
                 "UPDATE corrections SET version = version WHERE false",
                 "DELETE FROM settled_turns WHERE false",
@@ -349,15 +350,20 @@ CHANGES: Final = text(
             SELECT count(*) FROM corrections JOIN settled_turns USING (correction_id)
                 JOIN voice_logs ON id = settled_turns.log_id
             WHERE wordings = '[]'::jsonb) AS corrections,
-        op_id, log_id
-    FROM (VALUES (1)) AS once (one) LEFT JOIN voice_ratings
-        ON received_at > cast(:since AS timestamptz) - cast(:overlap AS interval)
-        AND op_id NOT BETWEEN :first AND :last
+        op_id, log_id, heard.joined_at
+    FROM (VALUES (1)) AS once (one) LEFT JOIN (
+        SELECT op_id, log_id, NULL AS joined_at FROM voice_ratings
+        WHERE received_at > cast(:since AS timestamptz) - cast(:overlap AS interval)
+            AND op_id NOT BETWEEN :first AND :last
+        UNION ALL
+        SELECT op_id, log_id, joined_at FROM voice_ratings
+        WHERE joined_at > cast(:since AS timestamptz) - cast(:overlap AS interval)
+    ) AS heard ON true
     """
 )
 """What others wrote since: one row at least, for the clock and for the versions of knowledge and of
 corrections. Those of the latter that have no wording but that of their turn are others once the
-turn is there."""
+turn is there; a rating that came before its dialogue, whosever it is, is heard when they met."""
 
 FINDINGS: Final = text(
     "SELECT (SELECT count(*) FROM voice_conflicts) AS conflicts,"

@@ -147,7 +147,8 @@ VERDICTS: Final = text(
 OF_SESSION: Final = text(
     f"""{DIALOGUE}
     JOIN (
-        SELECT id AS log_id FROM voice_logs WHERE session_id = :session
+        SELECT id AS log_id FROM voice_logs
+        WHERE session_id = :session AND octet_length(session_id) <= 800
         ORDER BY created_at DESC LIMIT :most
     ) AS asked ON id = asked.log_id
     ORDER BY logs.created_at DESC, id DESC
@@ -158,7 +159,8 @@ ANSWERS: Final = text(
     """
     SELECT DISTINCT ON (created_at, id) id, user_message, answer, created_at, corrected_at
     FROM (
-        SELECT id, user_message, created_at FROM voice_logs WHERE session_id = :session
+        SELECT id, user_message, created_at FROM voice_logs
+        WHERE session_id = :session AND octet_length(session_id) <= 800
         ORDER BY created_at DESC LIMIT :most
     ) AS asked
     JOIN settled_turns ON log_id = id JOIN corrections USING (correction_id)

@@ -39,8 +39,11 @@ STEADY_SECONDS: Final = 10.0
 HOUSE_SECONDS: Final = 5.0
 BATCH: Final = 200
 SLOW_BATCH_SECONDS: Final = 0.5
+_NOT_YET_SECONDS: Final = 0.05
+"""The index may be behind the journal for a moment; then nothing can be let go of."""
 _BY_CODE: Final[dict[str, Reason]] = {
     "database_too_old": "too_old",
+    "database_encoding": "encoding",
     "database_no_rights": "schema",
     "database_in_the_way": "hindered",
 }
@@ -192,9 +195,9 @@ class Switch:
             return None
         try:
             await self._postgres.beat()
-        except DatabaseTrouble as trouble:
+        except Exception as error:  # noqa: BLE001  # whatever it is, the prober must go on
             self.database_ok = False
-            return trouble.reason
+            return _reason_of(error)
         self.database_ok = self.sure = True
         return None
 
@@ -211,9 +214,7 @@ class Switch:
         except Exception as error:  # noqa: BLE001  # whatever it is, PostgreSQL is not usable
             self.database_ok = False
             self._postgres.forget_sessions()
-            found = trouble_of(error)
-            # A value refused while the schema is brought up: it is not the schema it says it is.
-            return found.reason if isinstance(found, DatabaseTrouble) else "schema"
+            return _reason_of(error)
         self.database_ok = self.sure = True
         return None
 
@@ -246,7 +247,10 @@ class Switch:
         """Carry one batch; true when nothing is left to carry."""
         operations, last = await self._local.unreplayed(self._batch)
         if last == self._local.replayed:
-            return await self._local.forget_carried()
+            if forgotten := await self._local.forget_carried():
+                return forgotten
+            await asyncio.sleep(_NOT_YET_SECONDS)
+            return False
         started = _now()
         async with self._tally.lock:
             replayed = self._local.replayed
@@ -257,6 +261,7 @@ class Switch:
             except DatabaseTrouble:
                 for operation in operations:  # perhaps it was the reply alone that was lost
                     self._tally.doubt(operation)
+                self._batch = max(1, self._batch // 2)  # perhaps it was too much for its time
                 raise
             self._tally.carried(operations)
             await self._local.carried(last)
@@ -266,6 +271,12 @@ class Switch:
         elif self._batch < BATCH:
             self._batch = min(BATCH, self._batch * 2)
         return False
+
+
+def _reason_of(error: Exception) -> Reason:
+    found = trouble_of(error)
+    # A value that is refused where none of a person's is written: the schema is another.
+    return found.reason if isinstance(found, DatabaseTrouble) else "schema"
 
 
 def _now() -> float:

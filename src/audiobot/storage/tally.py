@@ -8,12 +8,13 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Iterable
+from datetime import timedelta
 from typing import Final, NamedTuple
 from uuid import UUID
 
 import msgspec
 
-from audiobot.domain import Stats
+from audiobot.domain import Conversation, Stats, utc_now
 from audiobot.storage.memory import SafeInMemoryStorage
 from audiobot.storage.operations import (
     AddConversation,
@@ -22,15 +23,21 @@ from audiobot.storage.operations import (
     RateConversation,
 )
 
+_DAY: Final = timedelta(hours=24)
+_BUCKETS: Final = 6
 _MOST: Final = 200_000
 """Operations remembered one by one; in a longer outage the rest counts until it is carried."""
 
 
 class Effect(NamedTuple):
-    """One dialogue leaves a bucket (None: it is new) for another: its rating, 0 for unrated."""
+    """One dialogue leaves a bucket (None: it is new) for another: its rating, 0 for unrated.
+
+    ``recent`` when it was told within 24 hours, as far as anybody here knows.
+    """
 
     before: int | None
     after: int
+    recent: bool = True
 
 
 def effect_of(
@@ -47,12 +54,19 @@ def effect_of(
             early = memory.early(operation.conversation.log_id)
             return Effect(None, committed.rating or (early.rating if early else 0))
         case RateConversation():
-            if from_postgres and committed.known:
-                return Effect(committed.before or 0, operation.rating)
             held = memory.get(operation.log_id)
-            return Effect(held.rating or 0, operation.rating) if held is not None else None
+            recent = held is None or _is_recent(held)
+            if from_postgres and committed.known:
+                return Effect(committed.before or 0, operation.rating, recent)
+            if held is None:
+                return None
+            return Effect(held.rating or 0, operation.rating, recent)
         case _:
             return None
+
+
+def _is_recent(told: Conversation) -> bool:
+    return told.created_at >= utc_now() - _DAY
 
 
 class _Part(NamedTuple):
@@ -64,17 +78,20 @@ class _Part(NamedTuple):
 
 
 def _count(counts: list[int], effect: Effect, sign: int = 1) -> None:
+    """Count in six buckets for all dialogues, or in the six that follow for recent ones."""
+    first = _BUCKETS if effect.recent else 0
     if effect.before is not None:
-        counts[effect.before] -= sign
-    counts[effect.after] += sign
+        counts[first + effect.before] -= sign
+    counts[first + effect.after] += sign
 
 
 class _Dialogue:
     """A dialogue that the journal knows more of than PostgreSQL does."""
 
-    __slots__ = ("held", "newest", "pending")
+    __slots__ = ("held", "newest", "pending", "recent")
 
     def __init__(self, effect: Effect) -> None:
+        self.recent = effect.recent
         self.held = effect.before is not None
         self.newest = (0, effect.before or 0)
         self.pending: dict[UUID, _Part] = {}
@@ -83,7 +100,7 @@ class _Dialogue:
         """What a further rating changes for who counts PostgreSQL and the journal together."""
         before = max([self.newest, *(part[:2] for part in self.pending.values())])
         after = max(before, (rating.version, rating.rating))
-        return Effect(before[1], after[1])
+        return Effect(before[1], after[1], self.recent)
 
     def take(self, part: _Part) -> None:
         """PostgreSQL has this part of it now."""
@@ -95,7 +112,7 @@ class _Dialogue:
         newest = max([self.newest, *(part[:2] for part in self.pending.values())])
         if not (self.held or any(part.adds for part in self.pending.values())):
             return None
-        return Effect(self.newest[1] if self.held else None, newest[1])
+        return Effect(self.newest[1] if self.held else None, newest[1], self.recent)
 
 
 class Tally:
@@ -111,8 +128,8 @@ class Tally:
         self.lock = asyncio.Lock()
         self.doubtful: dict[UUID, Operation] = {}
         self.stale = False
-        self._since = [0] * 6
-        self._journaled = [0] * 6
+        self._since = [0] * 2 * _BUCKETS
+        self._journaled = [0] * 2 * _BUCKETS
         self._dialogues: dict[UUID, _Dialogue] = {}
         self._tracked = 0
         self._counted: set[UUID] = set()
@@ -151,10 +168,12 @@ class Tally:
             match operation:
                 case AddConversation(conversation=told):
                     _, rating = early.get(told.log_id, (0, 0))
-                    self.wrote(operation, Effect(None, rating), journaled=True)
+                    effect = Effect(None, rating, _is_recent(told))
+                    self.wrote(operation, effect, journaled=True)
                 case RateConversation(log_id=log_id, rating=rating, version=version):
                     # Only a dialogue that is known by now makes an effect of its own.
-                    known = Effect(0, rating) if log_id in self._dialogues else None
+                    dialogue = self._dialogues.get(log_id)
+                    known = Effect(0, rating, dialogue.recent) if dialogue else None
                     if known is None:
                         early[log_id] = max(early.get(log_id, (0, 0)), (version, rating))
                     self.wrote(operation, known, journaled=True)
@@ -166,6 +185,11 @@ class Tally:
     def doubt(self, operation: Operation) -> None:
         """The journal will have it, and PostgreSQL perhaps too."""
         self.doubtful[operation.op_id] = operation
+
+    def let_go(self, operation: Operation) -> None:
+        """The journal will not have it: PostgreSQL alone can say whether it counts."""
+        if self.doubtful.pop(operation.op_id, None) is not None:
+            self.stale = True
 
     def carried(self, operations: Iterable[Operation]) -> None:
         """These are in PostgreSQL now."""
@@ -227,14 +251,18 @@ def _part(operation: Operation, effect: Effect | None) -> _Part:
 
 
 def _sum(base: Stats, since: list[int], *, complete: bool) -> Stats:
+    recent = since[_BUCKETS:]
+    every = [older + newer for older, newer in zip(since[:_BUCKETS], recent, strict=True)]
+    in_all = base.recent + sum(recent)
     return msgspec.structs.replace(
         base,
-        total_interactions=base.total_interactions + sum(since),
-        rated_interactions=base.rated_interactions + sum(since[1:]),
-        rating_sum=base.rating_sum + sum(r * n for r, n in enumerate(since)),
-        positive_ratings=base.positive_ratings + since[4] + since[5],
-        negative_ratings=base.negative_ratings + since[1] + since[2],
-        recent=base.recent + sum(since),
-        recent_positive=base.recent_positive + since[4] + since[5],
+        total_interactions=base.total_interactions + sum(every),
+        rated_interactions=base.rated_interactions + sum(every[1:]),
+        rating_sum=base.rating_sum + sum(r * n for r, n in enumerate(every)),
+        positive_ratings=base.positive_ratings + every[4] + every[5],
+        negative_ratings=base.negative_ratings + every[1] + every[2],
+        recent=in_all,
+        # Of some nobody here knows how old they are: a share of these is a share all the same.
+        recent_positive=min(max(0, base.recent_positive + recent[4] + recent[5]), in_all),
         complete=complete,
     )

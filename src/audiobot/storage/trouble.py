@@ -25,6 +25,7 @@ Reason = Literal[
     "foreign",
     "hindered",
     "too_old",
+    "encoding",
     "unknown",
 ]
 

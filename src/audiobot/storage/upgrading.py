@@ -72,9 +72,9 @@ def upgrade(dsn: Dsn, revision: str = "head") -> tuple[str | None, str | None]:
     """Bring the database up to ``revision``; returns the revisions before and after.
 
     Blocks, for as long as the tables are large. Raises ``SetupError`` for a server that is too
-    old, for a database that is not AudioBot's or is of a later AudioBot, for rights that the role
-    lacks, and for what depends on the old tables; whatever else PostgreSQL refuses comes as the
-    driver's error. After any error the database is as it was.
+    old, for a database that is not in UTF-8, not AudioBot's or of a later AudioBot, for rights
+    that the role lacks, and for what depends on the old tables; whatever else PostgreSQL refuses
+    comes as the driver's error. After any error the database is as it was.
     """
     return _run(dsn, revision, command.upgrade)
 
@@ -161,10 +161,13 @@ def look(dsn: Dsn) -> Report:
 
 
 def check_server(connection: Connection) -> None:
-    """Raise ``SetupError`` when the server is older than what this is made for."""
+    """Raise ``SetupError`` for a server that is too old, or a database that lacks letters."""
     number = int(connection.execute(text("SHOW server_version_num")).scalar_one())
     if number // 10_000 < OLDEST_SERVER:
         raise SetupError("database_too_old", version=number // 10_000, oldest=OLDEST_SERVER)
+    encoding = str(connection.execute(text("SHOW server_encoding")).scalar_one())
+    if encoding != "UTF8":
+        raise SetupError("database_encoding", found=encoding)
 
 
 def check_database(connection: Connection) -> str | None:

@@ -1,0 +1,35 @@
+"""What is wrong with PostgreSQL is told, however little this process has left to find out with."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+
+import pytest
+
+from audiobot.storage.driver import of
+from audiobot.storage.trouble import DataRefused
+
+STARVED = """
+import asyncio, os, resource
+from audiobot.storage.driver import why_refused
+
+async def whole():
+    left = len(os.listdir("/proc/self/fd")) - 1
+    resource.setrlimit(resource.RLIMIT_NOFILE, (left, left))
+    print((await why_refused({"host": "127.0.0.1", "port": "1"}, 1.0)).reason)
+
+asyncio.run(whole())
+"""
+
+
+def test_g16_without_a_descriptor_to_ask_with_the_trouble_has_a_name_all_the_same() -> None:
+    asked = [sys.executable, "-c", STARVED]
+    done = subprocess.run(asked, capture_output=True, text=True, timeout=60)
+    assert done.stdout.strip() == "lost", done.stderr
+
+
+def test_g16_a_text_that_cannot_be_encoded_is_the_texts_trouble() -> None:
+    with pytest.raises(UnicodeEncodeError) as raised:
+        "\ud800".encode()
+    assert isinstance(of(raised.value), DataRefused)
