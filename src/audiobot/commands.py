@@ -29,6 +29,7 @@ from audiobot.errors import AudioBotError, SetupError
 from audiobot.http.app import create_app
 from audiobot.main import make_language_model, open_services
 from audiobot.messages import sentence
+from audiobot.one_thread import in_daemon_thread
 from audiobot.settings import Settings, check_together, load_settings, unknown_names
 from audiobot.storage.directory import (
     EPHEMERAL,
@@ -264,7 +265,8 @@ async def talk_forever(settings: Settings, language: Language, lines: TextIO) ->
         while True:
             if lines.isatty():
                 console.print("> ", end="")
-            line = (await asyncio.to_thread(lines.readline)).strip()
+            # Ctrl-C ends this without a line, for which an executor's thread would be waited for.
+            line = (await in_daemon_thread("terminal", lines.readline)).strip()
             if not line:
                 return
             try:

@@ -64,6 +64,13 @@ class OneThread:
             del job  # what it holds shall not wait for the next one
 
 
+async def in_daemon_thread(name: str, work: Callable[[], _T]) -> _T:
+    """Run blocking work in a thread of its own, for which a process that ends does not wait."""
+    future: asyncio.Future[_T] = asyncio.get_running_loop().create_future()
+    threading.Thread(target=_do, args=(future, work), name=name, daemon=True).start()
+    return await future
+
+
 def _do(future: asyncio.Future[_T], work: Callable[[], _T]) -> None:
     if future.cancelled():
         return

@@ -11,6 +11,7 @@ import socket
 import stat
 import subprocess
 import threading
+import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -333,20 +334,34 @@ def test_talk_without_a_server_keeps_the_dialogue_for_the_next_one(tmp_path: Pat
         server.kill()
 
 
-def test_talk_ends_by_interruption_without_a_trace(tmp_path: Path) -> None:
+@pytest.mark.parametrize("typed", ["pipe", "terminal"])
+def test_talk_ends_by_interruption_though_nothing_more_is_typed_and_without_a_trace(
+    tmp_path: Path, typed: str
+) -> None:
+    # Both ends stay open: no line comes, and no end of lines.
+    theirs, ours = os.pipe() if typed == "pipe" else os.openpty()[::-1]
     process = subprocess.Popen(
         [*COMMAND, "talk"],
         env=environment(tmp_path / "data"),
-        stdin=subprocess.PIPE,
+        stdin=theirs,
         stdout=subprocess.PIPE,
         stderr=subprocess.PIPE,
     )
-    assert process.stdout
-    assert process.stdin
-    process.stdout.readline()
-    process.send_signal(signal.SIGINT)
-    _, errors = process.communicate("привет\n".encode(), timeout=30)
+    try:
+        assert process.stdout
+        process.stdout.readline()
+        os.write(ours, b"hello\n")
+        assert b"Hello!" in process.stdout.readline()
+        time.sleep(0.3)  # by now it waits for the next line
+        process.send_signal(signal.SIGINT)
+        _, errors = process.communicate(timeout=60)
+    finally:
+        process.kill()
+        process.wait(10)
+        os.close(theirs)
+        os.close(ours)
     assert b"Traceback" not in errors
+    assert process.returncode == 130
 
 
 def test_doctor_finds_nothing_wrong_with_a_fresh_directory(tmp_path: Path) -> None:

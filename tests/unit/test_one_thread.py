@@ -12,7 +12,7 @@ from unittest import mock
 
 import pytest
 
-from audiobot.one_thread import OneThread
+from audiobot.one_thread import OneThread, in_daemon_thread
 
 
 async def test_work_is_done_in_its_order_in_one_thread_beside_the_loop() -> None:
@@ -131,3 +131,28 @@ def test_a_loop_that_is_closed_meanwhile_ends_no_thread() -> None:
 
     assert asyncio.run(ask()) == 7
     one.close()
+
+
+async def test_work_in_a_daemon_thread_gives_what_it_returns_or_raises() -> None:
+    assert await in_daemon_thread("reader", lambda: threading.current_thread().name) == "reader"
+    assert await in_daemon_thread("reader", lambda: threading.current_thread().daemon)
+    with pytest.raises(ZeroDivisionError):
+        await in_daemon_thread("reader", lambda: 1 // 0)
+
+
+async def test_who_no_longer_waits_for_a_daemon_thread_is_not_told() -> None:
+    begun, go_on, ended = threading.Event(), threading.Event(), threading.Event()
+
+    def work() -> None:
+        begun.set()
+        go_on.wait(10)
+        ended.set()
+
+    waiting = asyncio.create_task(in_daemon_thread("reader", work))
+    await asyncio.to_thread(begun.wait, 10)
+    waiting.cancel()
+    with pytest.raises(asyncio.CancelledError):
+        await waiting
+    go_on.set()
+    assert await asyncio.to_thread(ended.wait, 10)
+    await asyncio.sleep(0)

@@ -11,11 +11,11 @@ import asyncio
 import contextlib
 import contextvars
 import random
-import threading
 from collections.abc import Awaitable, Callable
-from typing import TYPE_CHECKING, Final, TypeVar
+from typing import TYPE_CHECKING, Final
 
 from audiobot.errors import SetupError
+from audiobot.one_thread import in_daemon_thread
 from audiobot.ports import NO_METER, Meter
 from audiobot.storage.circuit import AT_ONCE, Circuit
 from audiobot.storage.driver import of as trouble_of
@@ -28,8 +28,6 @@ from audiobot.storage.trouble import DatabaseTrouble, Reason
 
 if TYPE_CHECKING:
     from audiobot.storage.postgres import PostgresStore
-
-_T = TypeVar("_T")
 
 BEAT_SECONDS: Final = 1.0
 FIRST_BACKOFF: Final = 0.5
@@ -205,7 +203,7 @@ class Switch:
         """The whole way in; None when PostgreSQL can be written as it is meant to be."""
         try:
             if await self._postgres.revision() != REVISION:
-                await in_daemon_thread(self._upgrade)
+                await in_daemon_thread("upgrade", self._upgrade)
             await self._postgres.beat(self._postgres.read_seconds)
             await self._prepare()
         except SetupError as error:
@@ -281,30 +279,3 @@ def _reason_of(error: Exception) -> Reason:
 
 def _now() -> float:
     return asyncio.get_running_loop().time()
-
-
-async def in_daemon_thread(work: Callable[[], _T]) -> _T:
-    """Run blocking work in a thread that a stopping process does not wait for."""
-    loop = asyncio.get_running_loop()
-    future: asyncio.Future[_T] = loop.create_future()
-
-    def tell(result: _T | None, error: BaseException | None) -> None:
-        if future.done():
-            return
-        if error is not None:
-            future.set_exception(error)
-        else:
-            future.set_result(result)  # type: ignore[arg-type]
-
-    def run() -> None:
-        result: _T | None = None
-        error: BaseException | None = None
-        try:
-            result = work()
-        except BaseException as raised:  # noqa: BLE001  # told where it is awaited
-            error = raised
-        with contextlib.suppress(RuntimeError):  # the loop has closed: nobody is left to tell
-            loop.call_soon_threadsafe(tell, result, error)
-
-    threading.Thread(target=run, name="upgrade", daemon=True).start()
-    return await future
