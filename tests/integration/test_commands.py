@@ -372,6 +372,19 @@ def test_doctor_finds_nothing_wrong_with_a_fresh_directory(tmp_path: Path) -> No
     assert not (tmp_path / "data").exists()
 
 
+@pytest.mark.parametrize("place", ["x" * 300, "file/data", "link"])
+def test_doctor_says_of_a_directory_that_cannot_be_made_why(tmp_path: Path, place: str) -> None:
+    # One may not even look at the first, as at one in a folder that is closed to this user.
+    (tmp_path / "file").touch(0o755)
+    (tmp_path / "link").symlink_to(tmp_path / "nowhere" / "data")
+    done = run(tmp_path / place, "doctor")
+    assert done.returncode == 1, done.stdout + done.stderr
+    assert "Traceback" not in done.stderr
+    (line,) = [told for told in done.stdout.splitlines() if " data directory: " in told]
+    assert line.split()[0] == "bad"
+    assert "AUDIOBOT_DATA_DIR" in line
+
+
 def test_doctor_speaks_of_the_running_server(shared: Server) -> None:
     done = run(shared.data_dir, "doctor")
     assert done.returncode == 0, done.stdout
