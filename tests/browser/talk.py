@@ -6,7 +6,7 @@ import re
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from typing import Any
-from urllib.parse import urlsplit
+from urllib.parse import parse_qs, urlsplit
 
 from playwright.sync_api import Browser, Locator, Page, expect
 
@@ -15,6 +15,7 @@ from tests.servers import Server
 
 PROCESS = "/api/voice/process"
 FEEDBACK = "/api/voice/feedback"
+ANSWERS = "/api/voice/answers"
 PRICE = "Сколько стоит уборка подъезда?"
 FAR = "Какая погода на Марсе?"
 
@@ -23,18 +24,24 @@ class Talk:
     """One tab with the talk page of one server open."""
 
     def __init__(self, page: Page, server: Server) -> None:
-        self.page = page
+        self.page = self._followed(page)
         self.server = server
         self.complaints: list[str] = []
         self.foreign: list[str] = []
         self.posts: list[tuple[str, dict[str, Any], str]] = []
         """Path, body, Idempotency-Key of every POST the page sent."""
+        self.looks: list[str] = []
+        """The session whose answers were asked for, every time they were."""
         self._expected: list[str] = []
+
+    def _followed(self, page: Page) -> Page:
         page.on(
             "console", lambda said: said.type in {"error", "warning"} and self._heard(said.text)
         )
         page.on("pageerror", lambda error: self._heard(str(error)))
         page.on("request", self._requested)
+        page.set_default_timeout(10_000)
+        return page
 
     def _heard(self, text: str) -> None:
         if not any(re.search(pattern, text) for pattern in self._expected):
@@ -44,6 +51,8 @@ class Talk:
         address = urlsplit(request.url)
         if f"{address.scheme}://{address.netloc}" != self.server.address:
             self.foreign.append(request.url)
+        if address.path == ANSWERS:
+            self.looks += parse_qs(address.query)["session_id"]
         if request.method == "POST":
             key = request.headers.get("idempotency-key", "")
             self.posts.append((address.path, request.post_data_json, key))
@@ -72,7 +81,27 @@ class Talk:
     def switch_to(self, language: str) -> None:
         self.page.locator(f"#lang-{language}").click()
 
+    def come_back(self) -> None:
+        """The page comes to the fore again, as when a phone is taken up."""
+        self.page.evaluate('document.dispatchEvent(new Event("visibilitychange"))')
+
+    def open_anew(self) -> Talk:
+        """Close the tab; the same phone opens the page in a new one."""
+        context = self.page.context
+        self.page.close()
+        self.page = self._followed(context.new_page())
+        return self.open()
+
     # -- what one sees
+
+    @property
+    def told(self) -> Locator:
+        """Every answer of an operator."""
+        return self.page.locator(".told")
+
+    @property
+    def news(self) -> Locator:
+        return self.page.locator("#news")
 
     @property
     def message(self) -> Locator:
@@ -123,9 +152,7 @@ def tabs(browser: Browser) -> Iterator[OpenTalk]:
     def open_talk(server: Server, size: dict[str, int] = PHONE, **options: Any) -> Talk:
         phone = size["width"] < 600
         settings = {"locale": "ru-RU", "is_mobile": phone, "has_touch": phone, **options}
-        page = browser.new_context(viewport=size, **settings).new_page()
-        page.set_default_timeout(10_000)
-        opened.append(Talk(page, server))
+        opened.append(Talk(browser.new_context(viewport=size, **settings).new_page(), server))
         return opened[-1].open()
 
     try:

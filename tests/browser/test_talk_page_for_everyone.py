@@ -2,16 +2,18 @@
 
 from __future__ import annotations
 
+import uuid
 from typing import Any
 
 import pytest
 from playwright.sync_api import expect
 
 from tests.browser.chromium import LAPTOP, PHONE
-from tests.browser.talk import FAR, OpenTalk, Talk
+from tests.browser.talk import ANSWERS, FAR, PROCESS, OpenTalk, Talk
 from tests.servers import Server
 
 LONG = "оченьдлинноеслово" * 20
+ANSWER = "Погоду смотрите в новостях, мы убираем подъезды."
 CONTROLS = {
     "button",
     "checkbox",
@@ -51,12 +53,24 @@ CONTRASTS = """() => {
 
 
 def hold_a_full_dialogue(talk: Talk) -> None:
-    """Answered and rated, handed over, an unbroken long word, a receipt unfolded."""
+    """Answered and rated, handed over, answered by an operator, a long word, a receipt unfolded."""
     turn = talk.ask_and_wait()
     turn.locator("summary").click()
     talk.star(4).click()
     expect(talk.rating_status).to_have_text("Сохранено")
-    talk.ask_and_wait(FAR)
+    with talk.page.expect_response(f"**{PROCESS}") as asked:
+        talk.ask_and_wait(FAR)
+    answers = [
+        {
+            "log_id": log_id, "question": question, "answer": f"{ANSWER} {LONG}",
+            "asked_at": "2026-01-09T10:00:00Z", "answered_at": "2026-01-09T10:30:00Z",
+        }
+        for log_id, question in ((asked.value.json()["log_id"], FAR), (str(uuid.uuid4()), LONG))
+    ]  # fmt: skip
+    told = {"answers": answers}
+    talk.page.route(f"**{ANSWERS}?*", lambda route: route.fulfill(json=told))
+    talk.come_back()
+    expect(talk.told).to_have_count(2)
     talk.ask_and_wait(LONG)
 
 
@@ -174,6 +188,11 @@ def test_a_screen_reader_hears_who_speaks_and_in_which_language(talk: Talk) -> N
     expect(turn.locator(".bubble")).to_contain_text("AudioBot:")
     expect(talk.answer).to_have_attribute("lang", "ru")
     expect(talk.page.locator("#log")).to_have_attribute("aria-live", "polite")
+    hold_a_full_dialogue(talk)
+    for told in talk.told.all():
+        expect(told).to_contain_text("Вы спрашивали")
+        expect(told).to_contain_text("Ответ сотрудника")
+        expect(told.locator("p.words")).to_have_attribute("lang", "ru")
 
 
 @pytest.mark.parametrize("scheme", ["light", "dark"])

@@ -247,6 +247,7 @@ def test_who_asked_hears_the_operators_answer(desk: Server) -> None:
     kept = correct(desk, log_ids=[asked[0]["log_id"]], wordings=[f"{FAR} 0"])
     (answer,) = desk.client.get(ANSWERS, params=params).json()["answers"]
     assert (answer["question"], answer["answer"]) == (f"{FAR} 0", BETTER)
+    assert answer["log_id"] == asked[0]["log_id"]
     assert answer["asked_at"] < answer["answered_at"] == kept["correction"]["corrected_at"]
     assert desk.client.get(ANSWERS, params={"session_id": session + "x"}).json() == {"answers": []}
     for short in ("", "x" * 11, "x" * 201, "x" * 12 + "\x00"):

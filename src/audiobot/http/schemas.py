@@ -314,8 +314,9 @@ class SuggestionsReply(Reply):
 
 
 class SessionAnswer(Reply):
-    """What an operator answered to one's own question after it was asked."""
+    """What an operator answered to one's own question after it was asked, with its log_id."""
 
+    log_id: UUID
     question: str
     answer: str
     asked_at: datetime

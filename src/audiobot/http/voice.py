@@ -119,6 +119,7 @@ def make_router(services: Services) -> APIRouter:
             SessionAnswersReply(
                 answers=[
                     SessionAnswer(
+                        log_id=told.log_id,
                         question=told.question,
                         answer=told.answer,
                         asked_at=told.asked_at,

@@ -1,5 +1,8 @@
 // @ts-check
-/** The public talk page: one conversation, kept in this tab, so that a reload loses nothing. */
+/**
+ * The public talk page: one conversation, kept in this tab, so that a reload loses nothing. When it
+ * waits for an operator its session outlives the tab, without a word of what was said.
+ */
 
 /** @typedef {{kind?: string, title?: string, dialogues?: number, raters?: number}} Source */
 /** @typedef {{kind: "network"|"timeout"|"busy"|"server", detail: string, status: number, retryAt: number}} Failure */
@@ -8,7 +11,8 @@
 /** @typedef {{saved: number, savedText: string, waiting: Feedback|null, failed: FailedFeedback|null, draft: string, done: boolean}} Rating */
 /** @typedef {{text: string, logId: string, outcome: string, sources: Source[], at: number, rating: Rating}} Answer */
 /** @typedef {{key: string, question: string, sessionId: string|null, askedAt: number, pending: boolean, failure: Failure|null, answer: Answer|null}} Turn */
-/** @typedef {{sessionId: string|null, turns: Turn[]}} Conversation */
+/** @typedef {{logId: string, question: string, text: string, askedAt: number, at: number}} Told an operator's answer */
+/** @typedef {{sessionId: string|null, turns: Turn[], told: Record<string, Told>, waitsSince: number, seen: Record<string, number>}} Conversation */
 
 const MAX_LENGTH = 2000;
 const COUNTER_FROM = 1800;
@@ -16,7 +20,9 @@ const REPLY_TIMEOUT_MS = 20_000;
 const HEALTH_EVERY_MS = 30_000;
 const KEYBOARD_PAUSE_MS = 700;
 const LONGEST_WAIT_S = 3600;
+const OPERATOR_MAY_TAKE_MS = 30 * 24 * 3600 * 1000;
 const STORED = "audiobot.talk.1";
+const STORED_WAITING = "audiobot.waiting.1";
 const STORED_DRAFT = "audiobot.draft";
 const STORED_LANGUAGE = "audiobot.language";
 const INVALID = [400, 413, 415, 422];
@@ -36,6 +42,11 @@ const STRINGS = {
     you: "Вы:",
     typing: "AudioBot готовит ответ",
     handedOver: "Вопрос передан сотруднику",
+    youAsked: (day = "", time = "") => `Вы спрашивали ${day && `${day} `}в ${time}: `,
+    quotes: ["«", "»"],
+    yesterday: "вчера",
+    toldBy: "Ответ сотрудника",
+    news: "Сотрудник ответил вам",
     sources: "Откуда ответ",
     pastDialogues: "Похожие вопросы",
     dialogues: { one: "диалог", few: "диалога", many: "диалогов" },
@@ -70,6 +81,11 @@ const STRINGS = {
     you: "You:",
     typing: "AudioBot is preparing an answer",
     handedOver: "Passed on to a person",
+    youAsked: (day = "", time = "") => `You asked ${/\d/.test(day) ? "on " : ""}${day && `${day} `}at ${time}: `,
+    quotes: ["“", "”"],
+    yesterday: "yesterday",
+    toldBy: "An employee’s answer",
+    news: "An employee has answered you",
     sources: "Where this comes from",
     pastDialogues: "Similar questions",
     dialogues: { one: "dialogue", other: "dialogues" },
@@ -104,9 +120,14 @@ function stored(use) {
 }
 
 /** @returns {Conversation} */
+const newConversation = () => ({ sessionId: null, turns: [], told: {}, waitsSince: 0, seen: {} });
+
+/** This tab's; in a new tab the session that an operator may have answered since. @returns {Conversation} */
 function loadConversation() {
   const last = /** @type {any} */ (parseObject(stored(() => sessionStorage.getItem(STORED)) ?? ""));
-  return last?.turns ? last : { sessionId: null, turns: [] };
+  if (last?.turns) return { ...newConversation(), ...last };
+  const waiting = /** @type {any} */ (parseObject(stored(() => localStorage.getItem(STORED_WAITING)) ?? ""));
+  return Date.now() - waiting?.waitsSince < OPERATOR_MAY_TAKE_MS ? { ...newConversation(), ...waiting } : newConversation();
 }
 
 /** @returns {"ru"|"en"} */
@@ -121,9 +142,16 @@ let conversation = loadConversation();
 let leaving = false;
 
 const t = () => STRINGS[language];
-const save = () => stored(() => sessionStorage.setItem(STORED, JSON.stringify(conversation)));
+const isNew = (/** @type {Told} */ told) => conversation.seen[told.logId] !== told.at;
 const isAsking = () => conversation.turns.some((turn) => turn.pending);
 const isBusy = () => conversation.turns.some((turn) => turn.pending || turn.answer?.rating.waiting);
+
+function save() {
+  const { sessionId, waitsSince, seen } = conversation;
+  stored(() => sessionStorage.setItem(STORED, JSON.stringify(conversation)));
+  // no words: a phone is lent, and a tab is closed to be rid of them
+  if (waitsSince) stored(() => localStorage.setItem(STORED_WAITING, JSON.stringify({ sessionId, waitsSince, seen })));
+}
 
 /** crypto.randomUUID is for https and localhost only; a first try is often http. */
 function newKey() {
@@ -203,14 +231,18 @@ async function checkHealth() {
 
 function watchConnection() {
   let timer = 0;
+  const look = () => {
+    checkHealth();
+    if (!document.hidden) lookForAnswers();
+  };
   const follow = () => {
     clearInterval(timer);
     if (document.hidden) return;
-    checkHealth();
-    timer = setInterval(checkHealth, HEALTH_EVERY_MS);
+    look();
+    timer = setInterval(look, HEALTH_EVERY_MS);
   };
   document.addEventListener("visibilitychange", follow);
-  window.addEventListener("online", checkHealth);
+  window.addEventListener("online", look);
   follow();
 }
 
@@ -247,6 +279,7 @@ async function deliver(turn) {
 /** @param {Turn} turn @param {Record<string, any>} data */
 function accept(turn, data) {
   if (turn.sessionId === conversation.sessionId) conversation.sessionId = data.session_id;
+  if (data.outcome === "handed_over") conversation.waitsSince = Date.now();
   turn.answer = {
     text: data.response,
     logId: data.log_id,
@@ -316,6 +349,8 @@ function keepFeedback(rating, feedback) {
   // rated anew after the thanks: offer the words again
   rating.done = sentNote || (rating.done && rating.saved === feedback.rating);
   rating.saved = feedback.rating;
+  // an operator sees to these
+  if (rating.saved < 3) conversation.waitsSince = Date.now();
   rating.savedText = feedback.text ?? rating.savedText;
 }
 
@@ -326,6 +361,81 @@ function sendNote(turn) {
   if (text !== rating.savedText) return giveFeedback(turn, { rating: rating.saved, text, key: newKey() });
   rating.done = true;
   changed(turn);
+}
+
+// ---- an operator's answers
+
+let looking = false;
+
+async function lookForAnswers() {
+  const { sessionId, waitsSince } = conversation;
+  if (!sessionId || !waitsSince || looking) return;
+  looking = true;
+  const answers = await fetchAnswers(sessionId);
+  looking = false;
+  // a new conversation may have begun meanwhile
+  if (sessionId !== conversation.sessionId) return;
+  const following = isNearEnd();
+  for (const { log_id, question, answer, asked_at, answered_at } of answers.reverse()) {
+    const told = { logId: log_id, question, text: answer, askedAt: Date.parse(asked_at), at: Date.parse(answered_at) };
+    conversation.told[log_id] = told;
+    showTold(told);
+    if (following && isNew(told) && dom.log.lastElementChild.contains(toldBlocks.get(log_id))) scrollToNode(toldBlocks.get(log_id));
+  }
+  save();
+  showControls();
+}
+
+/** Silent when it fails: the next look comes soon. @param {string} sessionId @returns {Promise<any[]>} newest first */
+async function fetchAnswers(sessionId) {
+  try {
+    const path = `/api/voice/answers?session_id=${encodeURIComponent(sessionId)}`;
+    const reply = await fetch(path, { cache: "no-store", signal: AbortSignal.timeout?.(10_000) });
+    return (await reply.json()).answers ?? [];
+  } catch {
+    return [];
+  }
+}
+
+/** Under its question; without it, where it came among the turns. @param {Told} told */
+function showTold(told) {
+  const turn = conversation.turns.find(({ answer }) => answer?.logId === told.logId);
+  const block = toldBlock(told, turn?.askedAt ?? told.askedAt);
+  const shown = toldBlocks.get(told.logId);
+  if (shown?.textContent === block.textContent) return;
+  toldBlocks.set(told.logId, block);
+  const later = conversation.turns.find(({ askedAt }) => askedAt > told.at);
+  if (shown) shown.replaceWith(block);
+  else if (turn) views.get(turn)?.root.append(block);
+  else dom.log.insertBefore(block, (later && views.get(later)?.root) ?? null);
+  if (isNew(told)) sight.observe(block);
+}
+
+/** An answer is new until it was in sight, be it days later in another tab. */
+const sight = new IntersectionObserver(
+  (entries) => {
+    for (const { isIntersecting, target } of entries) {
+      const told = Object.values(conversation.told).find(({ logId }) => toldBlocks.get(logId) === target);
+      if (!isIntersecting || !told) continue;
+      conversation.seen[told.logId] = told.at;
+      sight.unobserve(target);
+      save();
+    }
+    showNews();
+  },
+  { root: document.getElementById("scroller"), rootMargin: "-40px 0px" },
+);
+
+const firstNew = () => Object.values(conversation.told).find(isNew);
+
+function showNews() {
+  dom.news.hidden = !firstNew();
+}
+
+function goToNews() {
+  const told = firstNew();
+  dom.scroller.focus({ preventScroll: true });
+  if (told) scrollToNode(toldBlocks.get(told.logId));
 }
 
 // ---- views
@@ -361,15 +471,27 @@ function button(className, onClick, ...children) {
   return node;
 }
 
-/** Never markup; read aloud in its language. @param {string} words */
-function spoken(words) {
-  return element("p", { class: "words", lang: /[а-яё]/i.test(words) ? "ru" : "en", dir: "auto" }, words);
+/** Never markup; read aloud in its language. @param {string} words @param {"p"|"span"} [tag] */
+function spoken(words, tag = "p") {
+  return element(tag, { class: "words", lang: /[а-яё]/i.test(words) ? "ru" : "en", dir: "auto" }, words);
+}
+
+/** @param {number} at */
+const timeOf = (at) => new Date(at).toLocaleTimeString("ru", { hour: "2-digit", minute: "2-digit" });
+
+/** None for today. @param {number} at */
+function dayOf(at) {
+  const [day, today] = [new Date(at), new Date()];
+  // rounded: a day may have 23 hours, or 25
+  const ago = Math.round((today.setHours(0, 0, 0, 0) - new Date(at).setHours(0, 0, 0, 0)) / 86_400_000);
+  if (ago < 2) return ago === 1 ? t().yesterday : "";
+  const year = day.getFullYear() === today.getFullYear() ? undefined : "numeric";
+  return day.toLocaleDateString(language, { day: "numeric", month: "long", year });
 }
 
 /** @param {number} at */
 function clock(at) {
-  const date = new Date(at);
-  return element("time", { datetime: date.toISOString() }, date.toLocaleTimeString("ru", { hour: "2-digit", minute: "2-digit" }));
+  return element("time", { datetime: new Date(at).toISOString() }, [dayOf(at), timeOf(at)].filter(Boolean).join(", "));
 }
 
 /** @param {number} count @param {Record<string, string>} forms */
@@ -379,6 +501,20 @@ function plural(count, forms) {
 
 /** @type {Map<Turn, {root: HTMLElement, update: () => void}>} */
 const views = new Map();
+
+/** By the log_id of their turn. @type {Map<string, HTMLElement>} */
+const toldBlocks = new Map();
+
+/** @param {Told} told @param {number} askedAt as the question's own clock shows it */
+function toldBlock(told, askedAt) {
+  const [open, close] = t().quotes;
+  const lead = element("p", "told-lead", t().youAsked(dayOf(askedAt), timeOf(askedAt)), open, spoken(told.question, "span"), close);
+  const by = element("p", "told-by", icon("person"), t().toldBy);
+  const block = element("div", "told", lead, by, spoken(told.text), clock(told.at));
+  // what was heard before is not news
+  if (!isNew(told)) block.setAttribute("aria-live", "off");
+  return block;
+}
 
 /** @param {Turn} turn */
 function mountTurn(turn) {
@@ -563,6 +699,7 @@ const dom = {
   counter: byId("counter"),
   counterSpoken: byId("counter-spoken"),
   connection: byId("connection"),
+  news: byId("news"),
 };
 
 /** The dictionary's words; dialogues keep theirs. */
@@ -590,12 +727,16 @@ function showTurns() {
   // nothing new in it: not to be read out again
   dom.log.setAttribute("aria-live", "off");
   dom.log.replaceChildren(...conversation.turns.map(mountTurn));
+  sight.disconnect();
+  toldBlocks.clear();
+  Object.values(conversation.told).forEach(showTold);
+  showNews();
   setTimeout(() => dom.log.setAttribute("aria-live", "polite"), 100);
   showControls();
 }
 
 function showControls() {
-  const empty = !conversation.turns.length;
+  const empty = !conversation.turns.length && !Object.keys(conversation.told).length;
   dom.welcome.hidden = !empty;
   dom.newConversation.hidden = empty;
   dom.newConversation.disabled = isBusy();
@@ -667,7 +808,8 @@ function submit() {
 
 function startAnew() {
   if (isBusy()) return;
-  conversation = { sessionId: null, turns: [] };
+  if (conversation.waitsSince) stored(() => localStorage.removeItem(STORED_WAITING));
+  conversation = newConversation();
   save();
   showTurns();
   dom.scroller.focus({ preventScroll: true });
@@ -683,9 +825,11 @@ function holdEnd() {
 const isNearEnd = () => dom.scroller.scrollHeight - dom.scroller.scrollTop - dom.scroller.clientHeight < 120;
 
 /** The question stays in sight above a long answer. @param {Turn} turn */
-function scrollToTurn(turn) {
-  const root = views.get(turn)?.root;
-  if (root) dom.scroller.scrollTo({ top: root.offsetTop - 12 });
+const scrollToTurn = (turn) => scrollToNode(views.get(turn)?.root);
+
+/** @param {HTMLElement|undefined} node */
+function scrollToNode(node) {
+  if (node) dom.scroller.scrollTo({ top: node.offsetTop - 12 });
 }
 
 const scrollToEnd = () => dom.scroller.scrollTo({ top: dom.scroller.scrollHeight, behavior: "instant" });
@@ -720,6 +864,7 @@ function listen() {
     });
   }
   dom.newConversation.addEventListener("click", startAnew);
+  dom.news.addEventListener("click", goToNews);
   window.addEventListener("resize", fitMessage);
   window.addEventListener("pagehide", () => (leaving = true));
   window.addEventListener("pageshow", (event) => {
