@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 
-from playwright.sync_api import expect
+from playwright.sync_api import Route, expect
 
 from tests.browser.chromium import LAPTOP
 from tests.browser.talk import FAR, FEEDBACK, PRICE, PROCESS, OpenTalk, Talk
@@ -60,6 +60,29 @@ def test_what_the_bot_asks_back_with_is_chosen_by_one_press(talk: Talk) -> None:
     expect(talk.turn.locator(".turn-question .words")).to_have_text(title)
     expect(talk.answer).to_be_visible()
     expect(talk.turn.locator(".choices")).to_have_count(0)
+
+
+def test_a_double_click_on_a_choice_asks_once_and_no_choice_is_left_while_asking(
+    talk: Talk,
+) -> None:
+    talk.ask_and_wait("в кабинке зеркало заплёванное, это часто драют?")
+    choices = talk.turn.locator(".choices .example")
+    expect(choices).to_have_count(2)
+    held: list[Route] = []
+
+    def hold(route: Route) -> None:
+        held.append(route)
+
+    talk.page.route(f"**{PROCESS}", hold, times=1)
+    asked = talk.turns.first
+    choices.first.dblclick()
+    expect(talk.turns).to_have_count(2)
+    expect(asked.locator(".choices .example:disabled")).to_have_count(2)
+    assert len(talk.keys_of(PROCESS)) == 2
+    held[0].continue_()
+    expect(talk.answer).to_be_visible()
+    expect(asked.locator(".choices .example:enabled")).to_have_count(2)
+    expect(talk.turns).to_have_count(2)
 
 
 def test_every_example_in_either_language_has_an_answer(talk: Talk) -> None:

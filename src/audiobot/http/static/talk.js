@@ -741,6 +741,7 @@ function showControls() {
   dom.newConversation.hidden = empty;
   dom.newConversation.disabled = isBusy();
   dom.send.disabled = isAsking();
+  for (const choice of dom.scroller.querySelectorAll(".example")) choice.disabled = isAsking();
   showWaits();
 }
 
@@ -790,6 +791,8 @@ function draftChanged() {
 /** @param {string} example */
 function exampleItem(example) {
   const choose = () => {
+    // the second click of a double click is no second question
+    if (isAsking()) return;
     dom.scroller.focus({ preventScroll: true });
     ask(example);
   };
