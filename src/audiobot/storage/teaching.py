@@ -133,8 +133,10 @@ class Teaching:
 
     async def suggestions(self, most: int) -> list[Suggestion]:
         """Customers' better answers that wait, newest first."""
-        found = []
+        found: list[Suggestion] = []
         for suggested in await self._suggested(2 * most):  # some say what was told already
+            if len(found) == most:
+                break
             turn = await self._turn(suggested.log_id)
             text = suggested.corrected_response
             if turn is None or text is None or text.strip() == turn.ai_response.strip():
@@ -148,7 +150,7 @@ class Teaching:
                     quarantined=is_quarantined(text),
                 )
             )
-        return found[:most]
+        return found
 
     async def _suggested(self, most: int) -> list[RateConversation]:
         if not self._homes.hybrid:
