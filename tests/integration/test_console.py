@@ -145,6 +145,23 @@ def test_signing_out_ends_the_session_of_this_browser(operator: Visitor) -> None
     assert operator.get("/console").status_code == 303
 
 
+def test_a_link_on_another_site_signs_nobody_out(
+    desk: Server, operator: Visitor, visit: Visiting
+) -> None:
+    without_cookies = visit(desk)  # as a browser follows such a link: strict cookies stay behind
+    for path in ("/console", "/console/sign-in"):
+        without_cookies.get(path, **{"Sec-Fetch-Site": "cross-site"})
+    operator.client.cookies.update(without_cookies.client.cookies)
+    assert operator.get("/console").status_code == 200
+    # The form where the link led to was made for nobody; whoever is in already goes on.
+    operator.proof = without_cookies.proof
+    response = operator.post("/console/sign-in", token="")
+    assert (response.status_code, response.headers["location"]) == (303, "/console")
+    operator.get("/console")
+    assert operator.post("/console/sign-out").status_code == 303
+    assert operator.get("/console").status_code == 303
+
+
 def session_cookie(desk: Server, session: Session) -> str:
     key = KeySet(desk.data_dir / "keys.json", None).raters
     return Sessions(key, TOKEN).cookie(session)

@@ -19,7 +19,7 @@ from starlette.requests import Request
 
 from audiobot.domain import Language
 from audiobot.errors import NotAllowed, TooManyRequests
-from audiobot.http.sessions import SESSION_COOKIE, Session, Sessions
+from audiobot.http.sessions import SESSION_COOKIE, VISIT_COOKIE, Session, Sessions
 
 Address = ipaddress.IPv4Address | ipaddress.IPv6Address
 Network = ipaddress.IPv4Network | ipaddress.IPv6Network
@@ -170,8 +170,9 @@ class Access:
         return any(same)  # all compared before: the time tells nothing
 
     def session(self, request: Request) -> Session | None:
-        """The session that the caller's cookie names, signed in or not."""
-        return self.sessions.read(request.cookies.get(SESSION_COOKIE))
+        """The session that the caller's cookies name: an operator's, else a visitor's."""
+        cookies = (request.cookies.get(name) for name in (SESSION_COOKIE, VISIT_COOKIE))
+        return next(filter(None, map(self.sessions.read, cookies)), None)
 
     def require_operator(self, request: Request) -> None:
         """Raise ``NotAllowed`` unless an operator calls."""

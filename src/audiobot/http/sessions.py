@@ -11,6 +11,11 @@ from itsdangerous import BadData, URLSafeTimedSerializer
 from audiobot.entropy import random_name
 
 SESSION_COOKIE: Final = "audiobot_operator"
+VISIT_COOKIE: Final = "audiobot_visit"
+"""Whoever has not signed in has a name of their own.
+
+A link on another site brings no strict cookie along: what it is answered must not replace one.
+"""
 SESSION_SECONDS: Final = 7 * 24 * 3600
 """How long one sign-in lasts: ten minutes a day need a token once a week."""
 _MAX_COOKIE: Final = 300

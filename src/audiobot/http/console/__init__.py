@@ -32,6 +32,8 @@ def make_router(services: Services) -> APIRouter:
         return _sign_in_page(visit, services)
 
     async def enter(visit: Visit) -> Response:
+        if services.access.is_operator(visit.request):  # whose form knew of no sign-in
+            return RedirectResponse("/console", 303)
         try:
             await services.access.limit(visit.request, "sign in")
             visit = await door.proven(visit)
@@ -39,10 +41,10 @@ def make_router(services: Services) -> APIRouter:
                 raise NotAllowed("token_wrong")
         except AudioBotError as error:
             return _sign_in_page(visit, services, error)
-        return door.begin(visit, RedirectResponse("/console", 303), signed_in=True)
+        return door.sign_in(visit, RedirectResponse("/console", 303))
 
-    async def leave(visit: Visit) -> Response:
-        return door.begin(visit, RedirectResponse("/console/sign-in", 303), signed_in=False)
+    async def leave(_: Visit) -> Response:
+        return door.sign_out(RedirectResponse("/console/sign-in", 303))
 
     router.add_api_route("/sign-in", door.open_page(sign_in), methods=["GET"])
     router.add_api_route("/sign-in", door.open_page(enter), methods=["POST"])

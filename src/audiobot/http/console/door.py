@@ -21,7 +21,7 @@ from audiobot.http import wire
 from audiobot.http.access import Access, language_of
 from audiobot.http.console import view
 from audiobot.http.console.texts import error_text
-from audiobot.http.sessions import SESSION_COOKIE, SESSION_SECONDS, Session
+from audiobot.http.sessions import SESSION_COOKIE, SESSION_SECONDS, VISIT_COOKIE, Session
 
 LANGUAGE_COOKIE: Final = "audiobot_language"
 PROOF_HEADER: Final = "x-csrf-token"
@@ -144,10 +144,16 @@ class Door:
             raise Forged("form_stale")
         return Visit(visit.request, visit.language, visit.session, visit.proof, form)
 
-    def begin(self, visit: Visit, response: Response, *, signed_in: bool) -> Response:
-        """Let the visitor go on under a new session."""
-        session = self._access.sessions.begin(signed_in=signed_in)
+    def sign_in(self, visit: Visit, response: Response) -> Response:
+        """Let an operator in, under a new session."""
+        session = self._access.sessions.begin(signed_in=True)
         self._set(visit.request, response, SESSION_COOKIE, session)
+        response.delete_cookie(VISIT_COOKIE)
+        return response
+
+    def sign_out(self, response: Response) -> Response:
+        """Let an operator out."""
+        response.delete_cookie(SESSION_COOKIE)
         return response
 
     async def _visit(self, request: Request) -> tuple[Visit, bool]:
@@ -158,7 +164,7 @@ class Door:
 
     def _with_cookies(self, visit: Visit, response: Response, fresh: bool) -> Response:
         if fresh:
-            self._set(visit.request, response, SESSION_COOKIE, visit.session)
+            self._set(visit.request, response, VISIT_COOKIE, visit.session)
         if visit.request.query_params.get("lang") == visit.language:
             response.set_cookie(
                 LANGUAGE_COOKIE,
