@@ -15,7 +15,7 @@ from audiobot.storage.directory import KeySet
 from tests.conftest import Home, settled
 from tests.integration.conftest import MODE
 from tests.integration.operator import Fields, Visiting, Visitor, fields_of, visitors, words_of
-from tests.integration.raw import MARK
+from tests.integration.raw import MARK, head, send, send_until_answered
 from tests.servers import Server, serving
 
 TOKEN = "operator-token-Hedgehog-42"
@@ -364,6 +364,28 @@ def test_what_is_no_form_ends_in_a_sentence(
     response = operator.client.post("/console/answers", content=body, headers=headers)
     assert response.status_code == status
     assert len(words_of(response)) > 20
+
+
+@pytest.mark.parametrize("path", ["/console/sign-in", "/console/sign-out"])
+def test_a_large_form_at_the_door_is_refused_before_it_is_read(
+    desk: Server, operator: Visitor, path: str
+) -> None:
+    (cookie,) = operator.client.cookies.jar
+    lines = [
+        b"Content-Type: application/x-www-form-urlencoded",
+        f"X-CSRF-Token: {operator.proof}".encode(),
+    ]
+    if path == "/console/sign-out":  # for operators; at the other one strangers stand
+        lines.append(f"Cookie: {cookie.name}={cookie.value}".encode())
+    answer = send(desk, head(path, *lines, b"Content-Length: 16385"))
+    assert (answer.status, answer.headers["connection"]) == (413, "close")
+    start = head(path, *lines, b"Transfer-Encoding: chunked")
+    piece = b"4000\r\n" + b"a" * 0x4000 + b"\r\n"
+    sent, answer = send_until_answered(desk, start, piece, 4 << 20)
+    assert answer.status == 413
+    assert "16384 байт" in answer.text
+    assert sent < 3 << 20
+    assert operator.get("/console").status_code == 200
 
 
 def test_two_operators_at_once_the_later_wins_and_is_told_of_the_earlier(

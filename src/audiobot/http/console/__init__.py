@@ -13,7 +13,7 @@ from audiobot.errors import AudioBotError, NotAllowed
 from audiobot.http import wire
 from audiobot.http.console import answers, inbox
 from audiobot.http.console.desk import Desk
-from audiobot.http.console.door import Door, Visit
+from audiobot.http.console.door import MAX_SIGN_IN, Door, Visit
 from audiobot.http.console.texts import error_text
 from audiobot.http.services import Services
 
@@ -36,7 +36,7 @@ def make_router(services: Services) -> APIRouter:
             return RedirectResponse("/console", 303)
         try:
             await services.access.limit(visit.request, "sign in")
-            visit = await door.proven(visit)
+            visit = await door.proven(visit, MAX_SIGN_IN)
             if not services.access.is_token(visit.form.one("token").strip().encode()):
                 raise NotAllowed("token_wrong")
         except AudioBotError as error:
@@ -48,7 +48,7 @@ def make_router(services: Services) -> APIRouter:
 
     router.add_api_route("/sign-in", door.open_page(sign_in), methods=["GET"])
     router.add_api_route("/sign-in", door.open_page(enter), methods=["POST"])
-    router.add_api_route("/sign-out", door.part(leave), methods=["POST"])
+    router.add_api_route("/sign-out", door.part(leave, MAX_SIGN_IN), methods=["POST"])
     return router
 
 

@@ -28,6 +28,8 @@ PROOF_HEADER: Final = "x-csrf-token"
 _LANGUAGE_SECONDS: Final = 365 * 24 * 3600
 MAX_FORM: Final = 4 << 20
 """Bytes: fifty wordings, an answer and a thousand ids, each letter written as in an address."""
+MAX_SIGN_IN: Final = 16 << 10
+"""Bytes of a form that anybody may send: a token and a proof."""
 _MAX_FIELDS: Final = 2_000
 
 
@@ -108,7 +110,9 @@ class Door:
 
         return served
 
-    def part(self, handler: Handler) -> Callable[[Request], Awaitable[Response]]:
+    def part(
+        self, handler: Handler, largest: int = MAX_FORM
+    ) -> Callable[[Request], Awaitable[Response]]:
         """A piece of a page, or a form that was sent; every error is a sentence on the page."""
 
         async def served(request: Request) -> Response:
@@ -116,7 +120,7 @@ class Door:
             try:
                 self._check(request)
                 if request.method == "POST":
-                    visit = await self.proven(visit)
+                    visit = await self.proven(visit, largest)
                 return await handler(visit)
             except AudioBotError as error:
                 response = told(visit, error)
@@ -136,9 +140,9 @@ class Door:
         if not self._access.is_operator(request):
             raise NotAllowed("session_over")
 
-    async def proven(self, visit: Visit) -> Visit:
+    async def proven(self, visit: Visit, largest: int) -> Visit:
         """The visit with its form; raises ``Forged`` unless a page of this session made it."""
-        form = await read_form(visit.request)
+        form = await read_form(visit.request, largest)
         given = visit.request.headers.get(PROOF_HEADER) or form.one("proof")
         if not self._access.sessions.proves(visit.session, given):
             raise Forged("form_stale")
@@ -197,12 +201,12 @@ def language_for(request: Request) -> Language:
     return language_of(request)
 
 
-async def read_form(request: Request) -> Form:
+async def read_form(request: Request, largest: int) -> Form:
     """The form that was sent, sizes before content."""
     kind = request.headers.get("content-type", "").lower().partition(";")[0].strip()
     if kind != "application/x-www-form-urlencoded":
         raise MalformedRequest("form_type")
-    body = await wire.read_body(request, MAX_FORM)
+    body = await wire.read_body(request, largest)
     try:
         pairs = parse_qsl(
             body.decode("ascii"),

@@ -87,4 +87,6 @@ def html(
         "text/html",
     )
     response.headers["Vary"] = "Cookie, Accept-Language"
+    if status == 413:
+        response.headers["Connection"] = "close"  # what is still being sent is not listened to
     return response
