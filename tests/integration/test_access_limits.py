@@ -153,6 +153,24 @@ def test_a_raters_cookie_is_anonymous_signed_and_out_of_reach_of_scripts(shared:
         assert "set-cookie" in page(shared, f"{name}={forged}").headers, forged
 
 
+def test_cookies_are_for_tls_alone_where_a_trusted_proxy_speaks_it(
+    limited: Server, trusting_nobody: Server
+) -> None:
+    for server, said, secure in (
+        (limited, "https", True),
+        (limited, "http", False),
+        (limited, "https, http", False),
+        (limited, "HTTPS", False),
+        (trusting_nobody, "https", False),
+    ):
+        headers = {"Accept": "text/html", "X-Forwarded-Proto": said}
+        for path in ("/", "/console/sign-in?lang=en"):
+            with client_of(server.address) as client:
+                made = client.get(path, headers=headers).headers.get_list("set-cookie")
+            assert made
+            assert {"secure" in cookie.lower().split("; ") for cookie in made} == {secure}, said
+
+
 def raters_of(server: Server) -> list[bytes]:
     """Who rated, rating by rating, as the journal has it."""
     segments = sorted((server.data_dir / "journal" / "0").glob("*"))

@@ -121,6 +121,13 @@ def test_a_stranger_is_sent_to_sign_in_and_told_so_on_a_page_left_open(
         assert stranger.post(path, answer=MARK).status_code == 401
 
 
+def test_a_slash_at_the_end_leads_to_the_page_wherever_a_proxy_has_it(
+    desk: Server, visit: Visiting
+) -> None:
+    response = visit(desk).get("/console/")
+    assert (response.status_code, response.headers["location"]) == (303, "/console")
+
+
 def test_the_token_opens_the_console_and_nothing_else_does(desk: Server, visit: Visiting) -> None:
     visitor = visit(desk)
     visitor.get("/console/sign-in")

@@ -125,9 +125,18 @@ class Access:
                 found = _address_of(hop)
             except ValueError:
                 return found
-            if not any(found in network for network in self._proxies):
+            if not self._trusts(found):
                 return found
         return found
+
+    def is_https(self, request: Request) -> bool:
+        """True when the caller speaks TLS: with us, or with the trusted proxy that calls."""
+        peer, said = request.client, request.headers.getlist("x-forwarded-proto")
+        forwarded = said == ["https"] and peer is not None and self._trusts(_address_of(peer.host))
+        return forwarded or request.url.scheme == "https"
+
+    def _trusts(self, address: Address) -> bool:
+        return any(address in network for network in self._proxies)
 
     def client_network(self, request: Request) -> str:
         """The caller's /32 or /64: one household's IPv6 addresses count as one."""

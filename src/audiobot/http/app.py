@@ -102,6 +102,7 @@ def create_app(services: Services) -> FastAPI:
         version=__version__,
         description=operations.DESCRIPTION,
         openapi_url=_OPENAPI,
+        redirect_slashes=False,  # it would send the caller to the scheme and host that we see
         # FastAPI's own spans and logs hold queries and texts of errors: people's words.
         telemetry={"tracing": False, "metrics": False, "logs": False, "auto_configure": False},
         docs_url=None,

@@ -171,7 +171,7 @@ def make_router(services: Services) -> APIRouter:
                     max_age=RATER_COOKIE_SECONDS,
                     httponly=True,
                     samesite="lax",
-                    secure=request.url.scheme == "https",
+                    secure=services.access.is_https(request),
                 )
             return response
         totals = await services.store.get_stats()

@@ -46,6 +46,10 @@ def make_router(services: Services) -> APIRouter:
     async def leave(_: Visit) -> Response:
         return door.sign_out(RedirectResponse("/console/sign-in", 303))
 
+    async def without_slash(_: Visit) -> Response:
+        return RedirectResponse("/console", 303)
+
+    router.add_api_route("/", door.open_page(without_slash), methods=["GET"])
     router.add_api_route("/sign-in", door.open_page(sign_in), methods=["GET"])
     router.add_api_route("/sign-in", door.open_page(enter), methods=["POST"])
     router.add_api_route("/sign-out", door.part(leave, MAX_SIGN_IN), methods=["POST"])

@@ -176,7 +176,7 @@ class Door:
                 max_age=_LANGUAGE_SECONDS,
                 httponly=True,
                 samesite="strict",
-                secure=visit.request.url.scheme == "https",
+                secure=self._access.is_https(visit.request),
             )
         return response
 
@@ -187,7 +187,7 @@ class Door:
             max_age=SESSION_SECONDS,
             httponly=True,
             samesite="strict",
-            secure=request.url.scheme == "https",
+            secure=self._access.is_https(request),
         )
 
 
