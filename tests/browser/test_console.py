@@ -128,6 +128,32 @@ def test_what_was_typed_outlives_a_closed_card_and_a_reload(desk: Desk, question
     expect(desk.preview).to_contain_text("Бот ответит так на")
 
 
+def test_a_draft_over_a_colleagues_later_answer_is_told_of_it(
+    desk: Desk, open_desk: OpenDesk, question: str
+) -> None:
+    desk.open_group(question)
+    desk.answer.fill(ANSWER)
+    desk.save.click()
+    expect(desk.notice).to_contain_text(SAVED)
+    desk.open("/console/answers")
+    edit = desk.card(question).get_by_role("button", name="Изменить")
+    edit.click()
+    desk.answer.fill("Самокаты вывозим мы.")
+    desk.page.keyboard.press("Escape")
+    other = open_desk(desk.server, path="/console/answers")
+    other.card(question).get_by_role("button", name="Изменить").click()
+    other.answer.fill("Самокаты вывозит хозяин.")
+    other.save.click()
+    expect(other.notice).to_contain_text("Сохранено")
+    desk.page.reload()
+    edit.click()
+    expect(desk.answer).to_have_value("Самокаты вывозим мы.")
+    desk.save.click()
+    expect(desk.notice).to_contain_text("другой оператор ответил: «Самокаты вывозит хозяин.»")
+    desk.undo.click()
+    expect(desk.card(question).locator(".told")).to_have_text("Самокаты вывозит хозяин.")
+
+
 def test_without_a_connection_the_answer_stays_and_a_sentence_says_so(
     desk: Desk, question: str
 ) -> None:

@@ -1,7 +1,7 @@
 // @ts-check
 /** What the console's pages do beyond links and forms: one card open at a time, keys, drafts, times. */
 
-const DRAFT = "audiobot.console.";
+const DRAFT = "audiobot.console.draft.";
 const CAN_HOVER = matchMedia("(hover: hover)");
 
 /** @param {string} selector @param {ParentNode} [within] @returns {HTMLElement[]} */
@@ -50,17 +50,27 @@ function move(step) {
 /** @param {HTMLFormElement} form */
 const texts = (form) => [...form.querySelectorAll("textarea")];
 
+/** What the texts were written over: whose answer, in which version, to which turns.
+ * @param {HTMLFormElement} form */
+const about = (form) => [...form.querySelectorAll("input")];
+
 /** @param {HTMLFormElement} form */
 function remember(form) {
-  sessionStorage.setItem(DRAFT + form.dataset.key, JSON.stringify(texts(form).map((text) => text.value)));
+  const draft = { typed: texts(form).map((text) => text.value), over: about(form).map(({ name, value }) => [name, value]) };
+  sessionStorage.setItem(DRAFT + form.dataset.key, JSON.stringify(draft));
 }
 
 /** @param {HTMLFormElement} form */
 function restore(form) {
   const kept = sessionStorage.getItem(DRAFT + form.dataset.key);
   if (!kept) return;
-  const values = JSON.parse(kept);
-  texts(form).forEach((text, number) => (text.value = values[number] ?? text.value));
+  const { typed, over } = JSON.parse(kept);
+  texts(form).forEach((text, number) => (text.value = typed[number] ?? text.value));
+  // Where a colleague answered since, the server has to hear what the draft knew of. A group has no answer yet.
+  if (form.querySelector('[name="kind"]:not([value="group"])')) {
+    about(form).forEach((field) => field.remove());
+    form.prepend(...over.map((/** @type {string[]} */ [name, value]) => Object.assign(document.createElement("input"), { type: "hidden", name, value })));
+  }
   form.dispatchEvent(new CustomEvent("drafted", { bubbles: true }));
 }
 
