@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import re
 import time
 import uuid
@@ -438,6 +439,31 @@ def test_an_undo_undoes_no_colleagues_later_answer(
     assert settling(desk, log_id)["answer"] == "Самокаты вывозим мы."
     operator.post(f"{path}/withdraw")
     assert "уже отозвал этот ответ" in words_of(colleague.post(f"{path}/back", **theirs))
+
+
+def test_an_answer_is_withdrawn_as_it_was_seen_or_not_at_all(
+    desk: Server, operator: Visitor, colleague: Visitor, question: str
+) -> None:
+    log_id = desk.ask(question)["log_id"]
+    operator.post("/console/answers", **{**operator.opened(log_id), "answer": ANSWER})
+    path = f"/console/answers/{settling(desk, log_id)['correction_id']}"
+
+    def button(who: Visitor) -> Fields:
+        page = who.get("/console/answers").text
+        sent = re.search(f"\"{path}/withdraw\" hx-vals='(.+?)'", page)
+        assert sent
+        return json.loads(sent[1])
+
+    seen = button(operator)
+    edited = fields_of(colleague.get(path).text) | {"answer": "Самокаты вывозит хозяин."}
+    colleague.post("/console/answers", **edited)
+    late = operator.post(f"{path}/withdraw", **seen)
+    assert "Не отозвано" in words_of(late)
+    assert "«Самокаты вывозит хозяин.»" in words_of(late)
+    assert settling(desk, log_id)["answer"] == "Самокаты вывозит хозяин."
+    seen = button(operator)
+    assert "больше не действует" in words_of(colleague.post(f"{path}/withdraw", **seen))
+    assert "уже отозвал другой оператор" in words_of(operator.post(f"{path}/withdraw", **seen))
 
 
 def test_an_answer_to_what_was_just_dismissed_counts_and_says_so(

@@ -119,15 +119,11 @@ class Answers:
         return await self._changed(visit, visit.render("notice.html", words=words, undo=None))
 
     async def _overtaken(self, visit: Visit) -> Response | None:
-        """What is said in place of an undo that would undo another operator's later work."""
+        """What is said in place of what would undo another operator's later work."""
         newer = await self._desk.changed_since(_name(visit), version_in(visit))
         if newer is None:
             return None
-        words = [
-            text("undo_withdrawn", visit.language)
-            if newer.withdrawn
-            else text("undo_changed", visit.language, answer=shortened(newer.answer))
-        ]
+        words = [_overtaken_words(newer, visit.language, undoing=bool(visit.form.one("kind")))]
         notice = visit.render("notice.html", words=words, undo=None)
         if visit.form.one("kind") == "group":
             return view.html(notice)
@@ -174,6 +170,17 @@ def _editing(kept: Correction, key: str, kind: str) -> Editor:
         correction_id=kept.correction_id,
         seen_version=kept.version,
     )
+
+
+def _overtaken_words(newer: Correction, language: Language, *, undoing: bool) -> str:
+    answer = shortened(newer.answer)
+    if undoing and newer.withdrawn:
+        return text("undo_withdrawn", language)
+    if undoing:
+        return text("undo_changed", language, answer=answer)
+    if newer.withdrawn:
+        return text("withdraw_withdrawn", language)
+    return text("withdraw_changed", language, answer=answer)
 
 
 def _name(visit: Visit) -> UUID:

@@ -151,6 +151,14 @@ _TEXTS: Final[dict[str, tuple[str, str]]] = {
         "Ответ отозван и больше не действует.",
         "The answer is withdrawn and counts no more.",
     ),
+    "withdraw_changed": (
+        "Не отозвано: другой оператор уже изменил этот ответ: «{answer}». Действует его ответ.",
+        "Not withdrawn: another operator has changed this answer: '{answer}'. That one counts.",
+    ),
+    "withdraw_withdrawn": (
+        "Этот ответ уже отозвал другой оператор.",
+        "Another operator has withdrawn this answer already.",
+    ),
     "restored_now": ("Ответ снова действует.", "The answer counts again."),
     "suggestion_dismissed": ("Предложение отклонено.", "The suggestion is dismissed."),
     # Answers.
