@@ -311,6 +311,24 @@ def test_what_came_in_meanwhile_is_told_of(desk: Server, operator: Visitor, ques
     assert operator.get("/console/inbox/news?since=x").status_code == 422
 
 
+def test_a_turn_that_gets_its_low_rating_meanwhile_is_told_of(
+    desk: Server, operator: Visitor, question: str
+) -> None:
+    first = desk.ask(question)["log_id"]
+    operator.post("/console/answers", **{**operator.opened(first), "answer": ANSWER})
+    told = desk.ask(question)
+    assert told["response"] == ANSWER
+    desk.ask("Кто чинит домофон?")  # waits, and is younger
+    found = re.search(r"news\?since=([\d.]+)", operator.get("/console").text)
+    assert found
+    assert desk.rate(told["log_id"], 1).status_code == 200
+    news = operator.get(f"/console/inbox/news?since={found[1]}")
+    assert "Новое: 1 вопрос. Показать" in words_of(news)
+    found = re.search(r"news\?since=([\d.]+)", operator.get("/console").text)
+    assert found
+    assert operator.get(f"/console/inbox/news?since={found[1]}").text == ""
+
+
 @pytest.mark.parametrize(
     ("changes", "status", "told"),
     [

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from datetime import datetime
 from typing import Final, NamedTuple, TypeVar
 from uuid import UUID
 
@@ -47,6 +48,13 @@ class Editor(NamedTuple):
 def key_of(turns: Sequence[Conversation]) -> str:
     """A group's name while it waits: its oldest turn, so that a new one changes nothing."""
     return str(turns[-1].log_id)
+
+
+def came_in(turn: Conversation) -> datetime:
+    """When a turn began to wait: as it was handed over, else as it got its low rating."""
+    if turn.outcome == "handed_over" or turn.updated_at is None:
+        return turn.created_at
+    return max(turn.created_at, turn.updated_at)
 
 
 def card(visit: Visit, group: QuestionGroup) -> str:
@@ -148,7 +156,7 @@ class Inbox:
         """The whole page."""
         complete = self._store.status().complete
         groups = await self._desk.groups()
-        newest = max((t.created_at for g in groups for t in g.turns), default=None)
+        newest = max((came_in(t) for g in groups for t in g.turns), default=None)
         return visit.page(
             "inbox.html",
             cards=[card(visit, group) for group in groups],
@@ -188,7 +196,7 @@ class Inbox:
         except ValueError:
             raise InvalidValue("field_invalid", field="since") from None
         found = await self._store.get_inbox(MOST)
-        count = sum(turn.created_at.timestamp() > since + 1e-6 for turn in found)
+        count = sum(came_in(turn).timestamp() > since + 1e-6 for turn in found)
         return view.html(visit.render("news.html", count=count) if count else "")
 
     async def preview(self, visit: Visit) -> Response:
