@@ -13,7 +13,7 @@ import psutil
 
 from tests.faults.disks import small_disk
 from tests.faults.test_disk_full import eventually
-from tests.servers import client_of, run, serving, start
+from tests.servers import Server, client_of, run, serving, start
 
 
 def test_g13_a_second_server_on_a_directory_is_refused_by_a_sentence(tmp_path: Path) -> None:
@@ -82,20 +82,29 @@ def test_g14_sigterm_under_load_finishes_what_it_took_and_leaves_cleanly(tmp_pat
         assert again.stats()["rated_interactions"] == len(set(acknowledged))
 
 
+def send_and_hang_up(server: Server, path: str, kind: str, body: bytes, sent: int) -> None:
+    """A request of whose body ``sent`` bytes come before its caller is gone."""
+    host, port = server.address.removeprefix("http://").split(":")
+    head = (
+        f"POST {path} HTTP/1.1\r\nHost: {host}:{port}\r\n"
+        f"Content-Type: {kind}\r\nContent-Length: {len(body)}\r\n\r\n"
+    ).encode()
+    with socket.create_connection((host, int(port))) as caller:
+        caller.sendall(head + body[:sent])
+
+
 def test_g05_callers_that_hang_up_leak_nothing_and_tear_nothing(tmp_path: Path) -> None:
     with serving(tmp_path / "data") as server:
         server.wait_for_meaning()
         process = psutil.Process(server.process.pid)
-        host, port = server.address.removeprefix("http://").split(":")
         before = (len(process.net_connections("tcp")), process.num_fds(), process.num_threads())
         for i in range(60):
             body = json.dumps({"message": f"кто там {i}?"}).encode()
-            head = (
-                f"POST /api/voice/process HTTP/1.1\r\nHost: {host}:{port}\r\n"
-                f"Content-Type: application/json\r\nContent-Length: {len(body)}\r\n\r\n"
-            ).encode()
-            with socket.create_connection((host, int(port))) as caller:
-                caller.sendall(head + body[: len(body) if i % 2 else len(body) // 2])
+            sent = len(body) if i % 2 else len(body) // 2
+            send_and_hang_up(server, "/api/voice/process", "application/json", body, sent)
+        send_and_hang_up(
+            server, "/console/answers", "application/x-www-form-urlencoded", b"answer=a", 4
+        )
         kept = server.ask("последний?")
 
         def settled() -> bool:
@@ -103,6 +112,8 @@ def test_g05_callers_that_hang_up_leak_nothing_and_tear_nothing(tmp_path: Path) 
             return now[0] <= before[0] and now[1] <= before[1] + 2 and now[2] <= before[2] + 2
 
         eventually(settled)
+        assert "request failed" not in server.log
+        assert 'status="500"' not in server.client.get("/api/metrics").text
         total = server.stats()["total_interactions"]
         assert 1 <= total <= 31  # half of the bodies never came whole
         assert server.rate(kept["log_id"], 5).status_code == 200

@@ -12,7 +12,7 @@ from dataclasses import dataclass
 from typing import Any, Final
 from urllib.parse import parse_qsl
 
-from starlette.requests import Request
+from starlette.requests import ClientDisconnect, Request
 from starlette.responses import RedirectResponse, Response
 
 from audiobot.domain import Language
@@ -129,6 +129,8 @@ class Door:
                     response = self._with_cookies(visit, response, fresh)
                     response.headers["HX-Trigger"] = json.dumps({"proof": visit.proof})
                 return response
+            except ClientDisconnect:
+                raise  # nobody is left to be told
             except Exception as error:  # noqa: BLE001  # a fault of ours is a sentence there too
                 await wire.on_any_error(request, error)
                 request_id = request.scope.get("audiobot.request_id", "-")
