@@ -6,19 +6,16 @@ import hashlib
 import hmac
 import ipaddress
 import math
-import time
 from collections.abc import Sequence
 from functools import lru_cache
 from typing import Any, Final
 
 from itsdangerous import BadSignature, URLSafeSerializer
-from limits import RateLimitItem, parse
-from limits.aio.storage import MemoryStorage
-from limits.aio.strategies import MovingWindowRateLimiter
 from starlette.requests import Request
 
 from audiobot.domain import Language
 from audiobot.errors import NotAllowed, TooManyRequests
+from audiobot.http.limiter import Limiter
 from audiobot.http.sessions import SESSION_COOKIE, VISIT_COOKIE, Session, Sessions
 
 Address = ipaddress.IPv4Address | ipaddress.IPv6Address
@@ -109,8 +106,7 @@ class Access:
         self.token_configured = operator_token is not None
         self._proxies = tuple(trusted_proxies)
         chosen = rate_limit or ("off" if loopback else "60/minute")
-        self._rate: RateLimitItem | None = None if chosen == "off" else parse(chosen)
-        self._limiter = MovingWindowRateLimiter(MemoryStorage())
+        self._limiter = None if chosen == "off" else Limiter(chosen)
 
     # -- the client ------------------------------------------------------------------------
 
@@ -143,16 +139,12 @@ class Access:
         address = self.client(request)
         return _network_of(address) if address is not None else "unknown"
 
-    async def limit(self, request: Request, call: str) -> None:
+    def limit(self, request: Request, call: str) -> None:
         """Count a public call; raises ``TooManyRequests`` when the window is full."""
-        if self._rate is None:
+        if self._limiter is None:
             return
-        identity = (self.client_network(request), call)
-        if await self._limiter.hit(self._rate, *identity):
-            return
-        window = await self._limiter.get_window_stats(self._rate, *identity)
-        wait = max(1, math.ceil(window.reset_time - time.time()))
-        raise TooManyRequests("too_many_requests", retry_after=wait)
+        if wait := self._limiter.wait((self.client_network(request), call)):
+            raise TooManyRequests("too_many_requests", retry_after=math.ceil(wait))
 
     # -- the operator ----------------------------------------------------------------------
 

@@ -59,7 +59,7 @@ def make_router(services: Services) -> APIRouter:
         openapi_extra=body_of(ProcessRequest),
     )
     async def process(request: Request) -> Response:
-        await services.access.limit(request, "process")
+        services.access.limit(request, "process")
         key = wire.idempotency_key(request)
         asked = await wire.read_json(request, ProcessRequest)
         told = await services.conversation.process(
@@ -76,7 +76,7 @@ def make_router(services: Services) -> APIRouter:
         openapi_extra=body_of(FeedbackRequest),
     )
     async def feedback(request: Request) -> Response:
-        await services.access.limit(request, "feedback")
+        services.access.limit(request, "feedback")
         key = wire.idempotency_key(request)
         given = await wire.read_json(request, FeedbackRequest)
         log_id = wire.parse_log_id(given.log_id)
@@ -114,7 +114,7 @@ def make_router(services: Services) -> APIRouter:
         request: Request,
         session_id: Annotated[str, Query(min_length=12, max_length=MAX_SESSION_ID)],
     ) -> Response:
-        await services.access.limit(request, "answers")
+        services.access.limit(request, "answers")
         return wire.reply(
             SessionAnswersReply(
                 answers=[

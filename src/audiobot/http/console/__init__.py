@@ -35,7 +35,7 @@ def make_router(services: Services) -> APIRouter:
         if services.access.is_operator(visit.request):  # whose form knew of no sign-in
             return RedirectResponse("/console", 303)
         try:
-            await services.access.limit(visit.request, "sign in")
+            services.access.limit(visit.request, "sign in")
             visit = await door.proven(visit, MAX_SIGN_IN)
             if not services.access.is_token(visit.form.one("token").strip().encode()):
                 raise NotAllowed("token_wrong")
