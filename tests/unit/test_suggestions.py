@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 from uuid import UUID, uuid4
 
 from audiobot.domain import Conversation, utc_now
@@ -24,8 +25,8 @@ class Journal:
         ]  # fmt: skip
 
 
-async def test_no_more_suggestions_are_looked_at_than_fit() -> None:
-    looked_at: list[UUID] = []
+def over(looked_at: list[UUID]) -> Teaching:
+    """What is taught over that journal, with the turns that it looks at."""
 
     async def find(log_id: UUID) -> Conversation:
         looked_at.append(log_id)
@@ -38,6 +39,20 @@ async def test_no_more_suggestions_are_looked_at_than_fit() -> None:
         local=Journal(), hybrid=False, home=lambda: None, overlaid=lambda: False,
         met=lambda _: None, at_hand=lambda _: None, find=find,
     )  # fmt: skip
-    found = await Teaching(homes).suggestions(3)
+    return Teaching(homes)
+
+
+async def test_no_more_suggestions_are_looked_at_than_fit() -> None:
+    looked_at: list[UUID] = []
+    found = await over(looked_at).suggestions(3)
     assert [suggestion.text for suggestion in found] == [f"Лучше так, {n}." for n in range(3)]
     assert len(looked_at) == 4
+
+
+async def test_others_have_their_turn_between_the_texts_of_strangers() -> None:
+    listing = asyncio.create_task(over([]).suggestions(20))
+    turns = 0
+    while not listing.done():
+        turns += 1
+        await asyncio.sleep(0)
+    assert turns >= 20

@@ -7,6 +7,7 @@ corrections are those that were last heard of, and what waits is what the journa
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import Iterable
 from typing import Final
 from uuid import UUID
@@ -141,6 +142,7 @@ class Teaching:
             text = suggested.corrected_response
             if turn is None or text is None or text.strip() == turn.ai_response.strip():
                 continue
+            await asyncio.sleep(0)  # strangers chose the texts: others have their turn between them
             found.append(
                 Suggestion(
                     op_id=suggested.op_id,
