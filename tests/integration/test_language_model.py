@@ -114,6 +114,21 @@ def test_when_the_model_finds_nothing_in_the_passages_the_answer_is_the_one_with
     assert (far["outcome"], far["model_used"]) == ("handed_over", "handover")
 
 
+def test_what_an_operator_taught_is_told_to_the_letter(bot: Server, talker: Talker) -> None:
+    answer = "Самокаты у подъезда вывозим мы сами, по средам, бесплатно."
+    lesson = {"answer": answer, "wordings": ["Кто вывозит самокаты?"]}
+    kept = bot.client.post("/api/learning/corrections", json=lesson).json()
+    before = len(talker.asked)
+    for message in ("Кто вывозит самокаты?", "Здравствуйте! Скажите, кто вывозит самокаты?"):
+        told = bot.ask(message)
+        assert (told["response"], told["model_used"]) == (answer, "correction")
+        assert told["learning_improved"] is True
+        assert [s["kind"] for s in told["sources"]] == ["correction"]
+    assert len(talker.asked) == before
+    named = f"/api/learning/corrections/{kept['correction_id']}"
+    assert bot.client.delete(named).status_code == 200
+
+
 def closes(handler: BaseHTTPRequestHandler) -> None:
     handler.connection.close()
 

@@ -115,6 +115,34 @@ async def test_what_was_taken_back_is_told_in_no_models_words_while_an_import_ru
     await service.settle()
 
 
+async def test_each_turn_names_what_was_known_and_learned_when_it_was_answered(
+    store: StorageAdapter, answerer: KnowledgeAnswerer
+) -> None:
+    await answerer.start()
+    service = ConversationService(store, answerer)
+
+    async def versions() -> dict[str, str]:
+        told = await service.process("Вопрос лифт?", None, "ru")
+        assert answerer.version.split()[1:] == [*told.versions.values()][2:]
+        return told.versions
+
+    first = await versions()
+    assert await versions() == first
+    assert set(first) == {"encoder", "ranking", "knowledge"}
+    await service.correct("Самокаты вывозим мы сами по средам утром.", ["Чьи самокаты?"])
+    taught = await versions()
+    assert taught["knowledge"] != first["knowledge"]
+    told = await service.process("Вопрос снег?", None, "ru")
+    names = set()
+    for rating in (5, 1, 5):
+        await service.feedback(told.log_id, rating, None, rater="r")
+        await service.settle()
+        await answerer._refit()
+        names.add((await versions())["learned"])
+    assert len(names) == 2
+    assert (await versions())["knowledge"] == taught["knowledge"]
+
+
 async def test_a_rating_that_comes_while_a_mind_is_made_teaches_it(
     store: StorageAdapter, answerer: KnowledgeAnswerer, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -147,7 +175,7 @@ async def test_a_rating_that_comes_while_a_mind_is_made_teaches_it(
         while True:
             mind, snapshot = answerer._mind, answerer._learner.experience.snapshot()
             assert mind is not None
-            taught = fitted(mind.ranker, snapshot)
+            taught = fitted(mind.ranker, snapshot).matrix
             if (
                 mind.head is not None
                 and taught is not None

@@ -11,8 +11,9 @@ from audiobot.answering.beliefs import Belief
 from audiobot.answering.learner import exemplar_of
 from audiobot.answering.ranking import Ranked
 from audiobot.answering.recall import Exemplar
-from audiobot.answering.replying import receipt
+from audiobot.answering.replying import receipt, worded
 from audiobot.domain import Conversation, KnowledgeItem
+from audiobot.ports import Completion, Reply
 
 pytestmark = pytest.mark.unit
 ITEM = KnowledgeItem(item_id="a", title="Окна", answer="Моем весной.", questions=("Когда?",))
@@ -64,3 +65,21 @@ def test_who_rated_a_dialogue_comes_from_the_dialogue() -> None:
         rater="x",
     )
     assert exemplar_of(kept).rater == "x"
+
+
+def test_a_models_words_name_the_operators_answers_that_they_were_made_of() -> None:
+    imported = KnowledgeItem(item_id="i", title="Окна", answer="Моем в мае.", questions=("Окна?",))
+    taught = KnowledgeItem(item_id="t", title="", answer="По средам.", questions=("Самокаты?",))
+    correction = uuid.UUID(int=7)
+    told = worded(
+        Reply(text="otherwise"),
+        Completion("В мае и по средам.", "model", 9),
+        [imported, taught],
+        {"t": [correction]},
+        "ru",
+    )
+    assert [(s.kind, s.ids) for s in told.sources] == [
+        ("knowledge", ("i",)),
+        ("correction", (str(correction),)),
+    ]
+    assert told.sources[1].title

@@ -1,10 +1,10 @@
 """The answerer: from a question to an answer that the company stands behind, or a hand-over.
 
 A question that an operator answered in these very words gets his answer, small talk is answered at
-once. Otherwise the question is ranked against what the company knows; a language model, when there
-is one, words the answer from the best passages; without one, or when it fails, the best item is
-told as it stands. Where two stand close the person is asked which is meant; what is not sure
-enough is kept for an operator.
+once. Otherwise the question is ranked against what the company knows; what an operator taught is
+told to the letter. A language model, when there is one, words any other answer from the best
+passages; without one, or when it fails, the best item is told as it stands. Where two stand close
+the person is asked which is meant; what is not sure enough is kept for an operator.
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ from uuid import UUID
 import numpy as np
 
 from audiobot.answering import replying
-from audiobot.answering.corrections import Known, lay_over
+from audiobot.answering.corrections import Known, lay_over, named
 from audiobot.answering.desk import Desk, each_alone, not_yet
 from audiobot.answering.embedding import EmbeddingService, NgramEncoder, as_embedding, as_vector
 from audiobot.answering.evaluating import HeldOut, held_out
@@ -92,7 +92,11 @@ class KnowledgeAnswerer:
         self._search_thread = OneThread("search")
         self._fit_thread = OneThread("fit")
 
-    version: Final = replying.VERSION
+    @property
+    def version(self) -> str:
+        """The ranking's, and the names of what it knows and of what raters taught it."""
+        mind = self._mind
+        return replying.VERSION + (f" {mind.known.edition} {mind.learned}" if mind else "")
 
     @property
     def ready(self) -> bool:
@@ -241,7 +245,7 @@ class KnowledgeAnswerer:
                     (c.corrected_at for c in every), default=self._corrected_at
                 )
                 in_force = [correction for correction in every if not correction.withdrawn]
-                self._laid = await asyncio.to_thread(lay_over, self._items, in_force)
+                self._laid = await asyncio.to_thread(lambda: named(lay_over(self._items, in_force)))
                 self._read = read
             return self._laid
 
@@ -267,7 +271,7 @@ class KnowledgeAnswerer:
         ranker = make_ranker(
             known, vectors, dimension, self._weights, self._whitening, name, before
         )
-        return Mind(name, embedding.query, known, ranker, fitted(ranker, snapshot))
+        return Mind(name, embedding.query, known, ranker, *fitted(ranker, snapshot))
 
     async def _refit(self) -> float:
         """Fit the head anew to all that raters taught; the seconds that it took."""
@@ -275,8 +279,9 @@ class KnowledgeAnswerer:
         while (mind := self._mind) is not None and mind.ranker is not None and learner is not None:
             ranker, snapshot = mind.ranker, await self._search(learner.experience.snapshot)
             head = await self._fit(partial(fitted, ranker, snapshot))
-            if self._mind is not None and self._mind.ranker is ranker:
-                self._mind = self._mind._replace(head=head, version=self._mind.version + 1)
+            if (now := self._mind) is not None and now.ranker is ranker:
+                matrix, name = head
+                self._mind = now._replace(head=matrix, learned=name, version=now.version + 1)
                 break
             # One that was made meanwhile may have learned from less than this.
         return time.perf_counter() - started
@@ -315,7 +320,7 @@ class KnowledgeAnswerer:
         await self._first_mind.wait()
         mind = self._mind
         if mind is None or (mind.ranker is None and mind.pinned(question, language) is None):
-            return replying.hand_over(language, None, None)
+            return replying.hand_over(language, None, None, {})
         asked = without_greeting(question)
         # Chosen together with the encoder: a vector of one must never meet the other's graph.
         learner = self._learner if self._settled else None
@@ -325,8 +330,8 @@ class KnowledgeAnswerer:
             judged = await self._judge(mind, learner, question, asked, vector, language)
         embedding = as_embedding(vector, mind.encoder)
         told = replying.told(mind, judged, embedding, language)
-        if self._language_model is None:
-            return told
+        if self._language_model is None or told.model_used == "correction":
+            return told  # an operator's words are told to the letter
         return await self._worded(mind, asked, language, judged.ranking, told)
 
     async def _judge(
@@ -372,7 +377,7 @@ class KnowledgeAnswerer:
             return otherwise
         if completion is None:
             return otherwise
-        return replying.worded(otherwise, completion, items, language)
+        return replying.worded(otherwise, completion, items, mind.known.taught, language)
 
     # -- past dialogues --------------------------------------------------------------------
 

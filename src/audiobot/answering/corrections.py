@@ -24,13 +24,15 @@ _STEM: Final = 4
 class Known(NamedTuple):
     """All that can be told: the ``items``, and by which corrections operators ``taught`` them.
 
-    A pin is a wording, as ``exact`` has it, and the id of the item that answers it.
+    A pin is a wording, as ``exact`` has it, and the id of the item that answers it. ``edition``
+    names all of it: the same where the same is known.
     """
 
     items: list[KnowledgeItem]
     taught: dict[str, tuple[UUID, ...]]
     pins: dict[tuple[Language, str], str]
     by_id: dict[str, KnowledgeItem]
+    edition: str = ""
 
     def pinned(self, question: str, language: Language) -> KnowledgeItem | None:
         """What answers this very question."""
@@ -74,6 +76,12 @@ def lay_over(items: Sequence[KnowledgeItem], corrections: Iterable[Correction]) 
             pins.setdefault((item.language, name), item.item_id)
     told_by = {item_id: tuple(ids) for item_id, ids in taught.items()}
     return Known(known, told_by, pins, {item.item_id: item for item in known})
+
+
+def named(known: Known) -> Known:
+    """The same with the name of its edition."""
+    every = repr(known[:3]).encode(errors="surrogatepass")
+    return known._replace(edition=hashlib.blake2b(every, digest_size=4).hexdigest())
 
 
 def is_terse(answer: str, wordings: Iterable[str]) -> bool:

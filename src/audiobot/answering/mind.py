@@ -6,9 +6,12 @@ items of another day.
 
 from __future__ import annotations
 
+import hashlib
 from collections.abc import Awaitable, Callable, Iterator, Mapping, Sequence
 from itertools import islice
 from typing import Final, NamedTuple
+
+import numpy as np
 
 from audiobot.answering.corrections import Known
 from audiobot.answering.embedding import Side
@@ -35,7 +38,7 @@ class Mind(NamedTuple):
 
     ``ranker`` is None when nothing is known, or nothing but what was corrected just now.
     ``imported`` is what of the knowledge no operator taught, as far as its vectors are there;
-    ``version`` grows with every change.
+    ``learned`` names what raters taught the head; ``version`` grows with every change.
     """
 
     encoder: str
@@ -43,6 +46,7 @@ class Mind(NamedTuple):
     known: Known
     ranker: Ranker | None = None
     head: Matrix | None = None
+    learned: str = ""
     version: int = 0
     imported: Sequence[KnowledgeItem] = ()
 
@@ -110,8 +114,17 @@ def make_ranker(
     )
 
 
-def fitted(ranker: Ranker | None, experience: Snapshot | None) -> Matrix | None:
-    """The head with all that raters taught; None where there is nothing to fit."""
+class Head(NamedTuple):
+    """What raters taught of all questions, and its name: the same for the same numbers."""
+
+    matrix: Matrix | None
+    name: str
+
+
+def fitted(ranker: Ranker | None, experience: Snapshot | None) -> Head:
+    """The head with all that raters taught; without a matrix where there is nothing to fit."""
     if ranker is None or experience is None or not experience.said:
-        return None
-    return experience.head(ranker)
+        return Head(None, "")
+    matrix = experience.head(ranker)
+    numbers = np.ascontiguousarray(matrix).data
+    return Head(matrix, hashlib.blake2b(numbers, digest_size=4).hexdigest())

@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import sys
-from collections.abc import Sequence
-from functools import cache
+from collections.abc import Mapping, Sequence
+from functools import lru_cache
 from typing import Final
 from uuid import UUID
 
@@ -28,13 +28,15 @@ from audiobot.ports import Completion, Reply
 VERSION: Final = "voices-3"
 """Of the ranking."""
 _PROMPT: Final = "grounded-1"
+_VERSIONS: Final = 16
 
 
 def told(mind: Mind, judged: Judged, embedding: Embedding, language: Language) -> Reply:
     """The best item as it stands, a question back, or a hand-over."""
     ranking, verdict = judged
+    versions = _versions(embedding.model, mind.known.edition, mind.learned)
     if verdict.outcome == "handed_over":
-        return hand_over(language, embedding, ranking)
+        return hand_over(language, embedding, ranking, versions)
     if verdict.outcome == "asked":
         one, other = verdict.choice
         return Reply(
@@ -45,7 +47,7 @@ def told(mind: Mind, judged: Judged, embedding: Embedding, language: Language) -
             sources=tuple(_source(item) for item in verdict.choice),
             candidates=_candidates(ranking),
             propensity=1.0,
-            versions=_versions(embedding.model),
+            versions=versions,
             embedding=embedding,
         )
     best = ranking.ranked[0]
@@ -60,12 +62,17 @@ def told(mind: Mind, judged: Judged, embedding: Embedding, language: Language) -
         propensity=1.0,
         similar_found=len(best.belief.for_it) + len(taught),
         learning_improved=bool(best.belief.for_it or taught),
-        versions=_versions(embedding.model),
+        versions=versions,
         embedding=embedding,
     )
 
 
-def hand_over(language: Language, embedding: Embedding | None, ranking: Ranking | None) -> Reply:
+def hand_over(
+    language: Language,
+    embedding: Embedding | None,
+    ranking: Ranking | None,
+    versions: dict[str, str],
+) -> Reply:
     """The question is kept for an operator; of it is known what is known so far."""
     return Reply(
         text=sentence("handed_over", language),
@@ -74,15 +81,23 @@ def hand_over(language: Language, embedding: Embedding | None, ranking: Ranking 
         language=language,
         candidates=_candidates(ranking) if ranking else (),
         propensity=1.0,
-        versions=_versions(embedding.model if embedding else "none"),
+        versions=versions,
         embedding=embedding,
     )
 
 
 def worded(
-    otherwise: Reply, completion: Completion, items: Sequence[KnowledgeItem], language: Language
+    otherwise: Reply,
+    completion: Completion,
+    items: Sequence[KnowledgeItem],
+    taught: Mapping[str, Sequence[UUID]],
+    language: Language,
 ) -> Reply:
-    """The answer in a language model's words, which were made of ``items``."""
+    """The answer in a language model's words, which were made of ``items``.
+
+    ``taught`` are the corrections behind an item.
+    """
+    behind = (_behind(item, taught.get(item.item_id, ()), language) for item in items)
     return msgspec.structs.replace(
         otherwise,
         text=completion.text,
@@ -90,7 +105,7 @@ def worded(
         model_used=completion.model,
         language=language,
         confidence=None,  # what was calibrated are the company's own words
-        sources=tuple(_source(item) for item in items if item.title),
+        sources=tuple(source for of_item in behind for source in of_item),
         similar_found=0,
         learning_improved=False,
         token_count=completion.token_count,
@@ -102,9 +117,11 @@ def _rounded(verdict: Verdict) -> float | None:
     return None if verdict.confidence is None else round(verdict.confidence, 4)
 
 
-@cache  # one for all dialogues, which are held by the thousand
-def _versions(encoder: str) -> dict[str, str]:
-    return {"encoder": encoder, "ranking": VERSION}
+@lru_cache(_VERSIONS)
+def _versions(encoder: str, knowledge: str, learned: str) -> dict[str, str]:
+    """One for all dialogues of a time, which are held by the thousand."""
+    found = {"encoder": encoder, "ranking": VERSION, "knowledge": knowledge, "learned": learned}
+    return {name: version for name, version in found.items() if version}
 
 
 def _candidates(ranking: Ranking) -> tuple[Candidate, ...]:
@@ -116,13 +133,19 @@ def _source(item: KnowledgeItem) -> Source:
     return Source(kind=kind, title=item.title, ids=(item.item_id,))
 
 
-def receipt(best: Ranked, taught: Sequence[UUID], language: Language) -> tuple[Source, ...]:
-    """What stands behind an answer: the item, who taught it, the dialogues that spoke for it."""
-    item, dialogues = best.item, best.belief.for_it
+def _behind(item: KnowledgeItem, taught: Sequence[UUID], language: Language) -> list[Source]:
+    """The item, and who taught it."""
     found = [_source(item)] if item.title else []
     if taught:
         title = sentence("operator_answer", language)
         found.append(Source(kind="correction", title=title, ids=tuple(map(str, taught))))
+    return found
+
+
+def receipt(best: Ranked, taught: Sequence[UUID], language: Language) -> tuple[Source, ...]:
+    """What stands behind an answer: the item, who taught it, the dialogues that spoke for it."""
+    item, dialogues = best.item, best.belief.for_it
+    found = _behind(item, taught, language)
     if dialogues:
         # Interned: each dialogue that speaks here stands in the receipts of many.
         ids = tuple(sys.intern(str(exemplar.log_id)) for exemplar in dialogues)
