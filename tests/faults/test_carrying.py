@@ -71,9 +71,9 @@ async def test_g04_a_copy_of_the_directory_carries_its_own_records(
         assert (await store.get_stats()).total_interactions == len(told)
 
 
-def damage(data: Path, words: str) -> bytes:
+def damage(data: Path, words: str, slot: int = 0) -> bytes:
     """Spoil the record that holds ``words``; returns the segment's bytes."""
-    [segment] = [p for p in data.glob("journal/0/*.log") if words.encode() in p.read_bytes()]
+    [segment] = [p for p in data.glob(f"journal/{slot}/*.log") if words.encode() in p.read_bytes()]
     spoiled = segment.read_bytes().replace(words.encode(), b"\0" * len(words.encode()))
     segment.write_bytes(spoiled)
     return spoiled
@@ -119,6 +119,68 @@ async def test_g11_a_record_of_a_later_version_is_set_aside_where_others_are_car
         await eventually(lambda: store.status().refused == 1, "the count")
     [kept] = data.glob("journal/0/set-aside/refused-*.msgpack")
     assert kept.read_bytes() == unknown
+
+
+async def test_g11_where_nothing_can_be_set_aside_nothing_is_passed_over(
+    tmp_path: Path, cluster: Cluster, database: str, nowhere: str
+):
+    data, unknown = tmp_path / "data", b"\x81\xa4type\xa5later"
+    async with hybrid(data, nowhere, mode="fallback") as store:
+        told = await asked(store, "before")
+    journal = Journal(data / "journal" / "0")
+    journal.stage(unknown)
+    journal.commit()
+    journal.close()
+    async with hybrid(data, nowhere, mode="fallback") as store:
+        told |= await asked(store, "after")
+    aside = data / "journal" / "0" / "set-aside"
+    aside.touch()  # no folder
+    async with hybrid(data, cluster.dsn(database), mode="recovering") as store:
+        await asyncio.sleep(1.5)  # it has tried again
+        assert store.status().journal_backlog > 0
+        aside.unlink()
+        await wait_until_carried(store)
+        assert dialogues_in(cluster, database).keys() == told
+    assert [kept.read_bytes() for kept in aside.iterdir()] == [unknown]
+
+
+async def test_g11_what_is_damaged_in_a_dead_workers_journal_is_counted(
+    tmp_path: Path, cluster: Cluster, database: str, nowhere: str
+):
+    data = tmp_path / "data"
+    async with hybrid(data, nowhere, mode="fallback", slot=1) as store:
+        told = [*await asked(store, "one")]
+        for question in ("two", "three"):
+            told += await asked(store, question)
+    damage(data, "two", slot=1)
+    async with hybrid(data, cluster.dsn(database)) as store:
+        await eventually(
+            lambda: dialogues_in(cluster, database).keys() == {told[0], told[2]}, "the others"
+        )
+        await eventually(lambda: store.status().missing_records == 1, "the count")
+
+
+async def test_g20_totals_are_right_where_the_note_of_what_was_carried_is_gone(
+    tmp_path: Path, cluster: Cluster, database: str, nowhere: str
+):
+    """A kill or a power cut in the middle: the index is made anew, and begins at the beginning."""
+    data, before = tmp_path / "data", tmp_path / "before"
+    async with hybrid(data, nowhere, mode="fallback") as store:
+        told = await asyncio.gather(
+            *(store.add_conversation(None, f"q{n}", "a", "s") for n in range(900))
+        )
+        for one in told[:5]:
+            await store.update_rating(one.log_id, 5)
+    shutil.copytree(data, before)
+    async with hybrid(data, cluster.dsn(database)) as store:
+        await wait_until_carried(store)
+    async with hybrid(before, cluster.dsn(database), mode="recovering") as store:
+        while store.status().mode == "recovering":
+            now = await store.get_stats()
+            assert (now.total_interactions, now.rated_interactions) == (900, 5)
+            now = store._tally.told()
+            assert (now.total_interactions, now.rated_interactions) == (900, 5)
+            await asyncio.sleep(0.01)
 
 
 async def test_g13_a_slot_that_cannot_be_opened_keeps_no_other_waiting(

@@ -23,7 +23,7 @@ import pytest
 from audiobot.storage.directory import lock_slot
 from audiobot.storage.dsn import parse_dsn
 from audiobot.storage.postgres import PostgresStore
-from audiobot.storage.replay import adopt
+from audiobot.storage.replay import Adoption, adopt
 from tests.conformance.hybrid import close_hybrid, hybrid, open_hybrid
 from tests.faults.child_replayer import POINTS
 from tests.faults.crowd import Crowd
@@ -307,9 +307,9 @@ async def test_g13_two_adopters_of_one_slot_do_no_harm(
     adopters = [PostgresStore(parse_dsn(cluster.dsn(database))) for _ in range(2)]
     lock = lock_slot(journals / "0")
     assert lock is not None
-    assert await adopt(journals, 7, adopters[0], {}) == 0  # its owner lives
+    assert await adopt(journals, 7, adopters[0], Adoption()) == 0  # its owner lives
     os.close(lock)
-    carried = await asyncio.gather(*(adopt(journals, 7, each, {}) for each in adopters))
+    carried = await asyncio.gather(*(adopt(journals, 7, each, Adoption()) for each in adopters))
     assert min(carried) == 0
     assert max(carried) >= 300
     for each in adopters:

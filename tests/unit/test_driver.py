@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+import socket
 import subprocess
 import sys
 
 import pytest
 
 from audiobot.storage.driver import of
-from audiobot.storage.trouble import DataRefused
+from audiobot.storage.trouble import DatabaseTrouble, DataRefused
 
 STARVED = """
 import asyncio, os, resource
@@ -27,6 +28,14 @@ def test_g16_without_a_descriptor_to_ask_with_the_trouble_has_a_name_all_the_sam
     asked = [sys.executable, "-c", STARVED]
     done = subprocess.run(asked, capture_output=True, text=True, timeout=60)
     assert done.stdout.strip() == "lost", done.stderr
+
+
+def test_g16_a_name_that_no_resolver_takes_is_a_name() -> None:
+    with pytest.raises(UnicodeError) as raised:
+        socket.getaddrinfo(f"{'x' * 64}.example", 5432)
+    found = of(raised.value)
+    assert isinstance(found, DatabaseTrouble)
+    assert found.reason == "dns"
 
 
 def test_g16_a_text_that_cannot_be_encoded_is_the_texts_trouble() -> None:

@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import asyncio
 import shutil
+import threading
 import time
+from collections.abc import Iterator
 from datetime import timedelta
 from pathlib import Path
 from uuid import uuid4
@@ -17,8 +19,9 @@ from audiobot.errors import IdempotencyMismatch, InvalidValue, StorageUnavailabl
 from audiobot.ports import Reply
 from audiobot.storage import adapter
 from audiobot.storage.batching import MAX_BATCH
+from audiobot.storage.frames import Gap
 from audiobot.storage.index import Index
-from audiobot.storage.journal import Position
+from audiobot.storage.journal import Entry, Position
 from audiobot.storage.operations import AddConversation
 from tests.conformance.local import IDS, opened, slot
 
@@ -89,6 +92,35 @@ def test_g06_a_replayed_dialogue_never_takes_the_first_ones_place(tmp_path: Path
     assert index.meta("conflicts") == 1
     assert index.stats(utc_now()).total_interactions == 1
     index.close()
+
+
+async def test_g08_who_reads_on_while_another_still_reads_begins_anew(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """As when a server is told to stop in the middle of a replay."""
+    async with opened(tmp_path / "d") as store:
+        for n in range(6):
+            await store.add_conversation(None, str(n), "a", "s")
+        local, read_from = store._local, store._local.journal.read_from
+        assert len((await local.unreplayed(2))[0]) == 2
+        reading, go_on = threading.Event(), threading.Event()
+
+        def slowly(sequence: int) -> Iterator[Entry | Gap]:
+            for record in read_from(sequence):
+                reading.set()
+                assert go_on.wait(10)
+                yield record
+
+        monkeypatch.setattr(local.journal, "read_from", slowly)
+        left_alone = asyncio.create_task(local.unreplayed(2))
+        await asyncio.to_thread(reading.wait, 10)
+        following = asyncio.create_task(local.unreplayed(2))
+        await asyncio.sleep(0.05)
+        go_on.set()
+        await left_alone
+        operations, last = await following
+        assert [op.conversation.user_message for op in operations] == ["0", "1"]  # type: ignore[union-attr]
+        assert last == 2
 
 
 async def test_g06_a_key_is_free_again_after_a_day(

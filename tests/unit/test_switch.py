@@ -425,6 +425,18 @@ async def test_g08_a_batch_that_is_too_much_for_its_time_gets_smaller_until_it_i
         await when(lambda: scene.postgres.cursor == 1_000)
 
 
+@on_a_virtual_clock
+async def test_g20_a_batch_that_closing_breaks_off_may_have_come_through():
+    async with playing() as scene:
+        doubted: list[object] = []
+        scene.tally.doubt = doubted.append
+        scene.local.last = 100
+        scene.postgres.batch_seconds = 3.0
+        await when(lambda: len(scene.postgres.batches) == 1)
+        await scene.switch.close(1.0)
+        assert len(doubted) == 150  # and half as many in the last attempt
+
+
 @pytest.mark.parametrize("error", [DataRefused("23502"), OSError("no descriptor is left")])
 def test_g17_whatever_a_heartbeat_meets_the_prober_goes_on(error: Exception) -> None:
     async def whole() -> None:

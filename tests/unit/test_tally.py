@@ -248,3 +248,5 @@ def test_who_hears_that_the_journal_refused_doubts_no_longer() -> None:
     tally.stale = False
     tally.let_go(operation)
     assert not tally.stale
+    tally.renew(stats(Counter({0: 1})), {operation.op_id})  # asked about before it was let go of
+    assert tally.told().total_interactions == 1

@@ -50,6 +50,7 @@ from audiobot.domain import (
     utc_now,
 )
 from audiobot.errors import (
+    AudioBotError,
     IdempotencyMismatch,
     InvalidValue,
     StorageFull,
@@ -80,7 +81,7 @@ from audiobot.storage.operations import (
     with_rating,
 )
 from audiobot.storage.rated import RatedDialogues, with_rating_of
-from audiobot.storage.replay import adopt, count_refused
+from audiobot.storage.replay import Adoption, adopt, count_refused
 from audiobot.storage.tally import Tally, effect_of
 from audiobot.storage.teaching import Teaching
 from audiobot.storage.trouble import DatabaseTrouble, DataRefused
@@ -192,7 +193,7 @@ class StorageAdapter:
         self._teaching = Teaching(self._homes)
         self._op_ids = OperationIds()
         self._pending: set[UUID] = set()
-        self._adopting: dict[UUID, int] = {}
+        self._adoption = Adoption()
         self._recent_keys: OrderedDict[bytes, tuple[bytes, Committed]] = OrderedDict()
         self._alone_with: WeakValueDictionary[bytes, asyncio.Lock] = WeakValueDictionary()
 
@@ -327,8 +328,9 @@ class StorageAdapter:
         self._keys_known = True
         cursor = await self._postgres.cursor(self._local.journal.identity)
         async with self._tally.lock:
-            for operation in await self._local.reset_cursor(cursor):
-                self._tally.doubt(operation)
+            async for perhaps in self._local.reset_cursor(cursor):
+                _, there = await self._postgres.stats(perhaps)
+                self._tally.carried(o for o in perhaps if o.op_id in there)
         await self._snapshot()
 
     async def _keep_house(self) -> None:
@@ -337,7 +339,7 @@ class StorageAdapter:
         self._conflicts, self._orphans = await self._postgres.findings()
         await self._snapshot()
         journals = self._directory.path / "journal"
-        await adopt(journals, self._local.slot, self._postgres, self._adopting, self._meter.adopted)
+        await adopt(journals, self._local.slot, self._postgres, self._adoption, self._meter.adopted)
         self._refused = await asyncio.to_thread(count_refused, journals)
 
     async def _snapshot(self) -> None:
@@ -425,9 +427,10 @@ class StorageAdapter:
                 return self._known_here(committed)
         try:
             committed = await self._local.commit(_kept_in(operation, "journal"))
-        except (StorageFull, StorageUnavailable) as refusal:
-            reason = "full" if isinstance(refusal, StorageFull) else "unwritable"
-            self._meter.not_committed("journal", reason, operation.op_id)
+        except AudioBotError as refusal:
+            if isinstance(refusal, StorageFull | StorageUnavailable):
+                reason = "full" if isinstance(refusal, StorageFull) else "unwritable"
+                self._meter.not_committed("journal", reason, operation.op_id)
             self._tally.let_go(operation)
             raise
         if not committed.fresh:
@@ -850,7 +853,10 @@ class StorageAdapter:
             journal_backlog=backlog,
             oldest_backlog_seconds=self._local.oldest_seconds if backlog else 0.0,
             ephemeral=self._ephemeral,
-            missing_records=self._missing + self._local.unreadable + self._local.suspect_segments,
+            missing_records=self._missing
+            + self._local.unreadable
+            + self._local.suspect_segments
+            + self._adoption.lost,
             conflicts=self._local.conflicts + self._conflicts,
             orphans=self._orphans if self._hybrid else self._local.orphans,
             complete=not self._hybrid

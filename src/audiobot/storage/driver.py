@@ -58,13 +58,14 @@ def of(error: BaseException) -> DatabaseTrouble | DataRefused:
     ):
         return DatabaseTrouble("timeout")
     state = cause.sqlstate if isinstance(cause, psycopg.Error) else None
-    if isinstance(cause, UnicodeError):
+    if isinstance(cause, UnicodeEncodeError):
         return DataRefused("unicode")
     if state is not None:
         if state[:2] in _DATA:
             return DataRefused(state)
         return DatabaseTrouble(_BY_STATE.get(state) or _BY_CLASS.get(state[:2], "unknown"), state)
-    if isinstance(cause, socket.gaierror) or "failed to resolve host" in str(cause):
+    # A name that no resolver takes, a label of 64 letters among them, raises the bare UnicodeError.
+    if isinstance(cause, socket.gaierror | UnicodeError) or "failed to resolve host" in str(cause):
         return DatabaseTrouble("dns")
     if isinstance(cause, ConnectionRefusedError):
         return DatabaseTrouble("refused")

@@ -16,6 +16,7 @@ import time
 from collections.abc import AsyncIterator, Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from functools import partial
+from itertools import islice
 from typing import Final, TypeVar
 from uuid import UUID
 
@@ -76,8 +77,7 @@ _TICK_SECONDS: Final = 0.5
 _KEPT_SECONDS: Final = 0.4
 """Shorter than the tick, so that none is missed for a millisecond."""
 _VERIFY_PAUSE_SECONDS: Final = 0.2
-_IN_DOUBT: Final = 400
-"""Records whose replay may have come through though its reply was lost: two batches at most."""
+_AT_A_TIME: Final = 400
 
 
 def _committed(operation: Operation, fresh: bool, row: Row | None) -> Committed:
@@ -136,6 +136,7 @@ class LocalStore:
         self._forgotten = 0
         self._reading = threading.Lock()
         self._carrying: Iterator[Entry | Gap] | None = None
+        self._carrying_on = threading.Lock()
         self._read_up_to = 0
         self._oldest_at: float | None = None
         self._commits = GroupCommit(
@@ -148,7 +149,8 @@ class LocalStore:
     @property
     def unreadable(self) -> int:
         """Records that could not be read back since the start, here or on their way."""
-        return len(self._unreadable) + sum(last - first + 1 for first, last in self._lost.items())
+        lost = [*self._lost.items()]  # a reader adds to them
+        return len(self._unreadable) + sum(last - first + 1 for first, last in lost)
 
     @property
     def waiting(self) -> int:
@@ -283,49 +285,46 @@ class LocalStore:
         return await self._reader(partial(self._unreplayed, most))
 
     def _unreplayed(self, most: int) -> tuple[list[Operation], int]:
-        last = self.replayed
-        if self._carrying is None or self._read_up_to != last:
-            self._carrying = self.journal.read_from(last + 1)
-        operations: list[Operation] = []
-        for record in self._carrying:
-            if isinstance(record, Gap):
-                last = record.last
-                if record[:2] not in self._told:
-                    self._lost[record.first] = last
-            else:
-                operations += operation_in(self.journal, record)
-                last = record.sequence
-            if len(operations) >= most:
-                break
-        else:
-            self._carrying = None  # what was written since is read the next time
-        self._read_up_to = last
-        return operations, last
+        with self._carrying_on:  # who was told to stop may still be reading
+            last = self.replayed
+            records, self._carrying = self._carrying, None
+            if records is None or self._read_up_to != last:
+                records = self.journal.read_from(last + 1)
+            operations: list[Operation] = []
+            for record in records:
+                if isinstance(record, Gap):
+                    last = record.last
+                    if record[:2] not in self._told:
+                        self._lost[record.first] = last
+                else:
+                    operations += operation_in(self.journal, record)
+                    last = record.sequence
+                if len(operations) >= most:
+                    # Only here: after an error, and for what is written since, it begins anew.
+                    self._carrying, self._read_up_to = records, last
+                    break
+            return operations, last
 
-    async def reset_cursor(self, sequence: int) -> list[Operation]:
+    async def reset_cursor(self, sequence: int) -> AsyncIterator[list[Operation]]:
         """PostgreSQL says up to where it has this journal: from there on it is carried again.
 
-        Returns what it may have although nobody here was told: the reply to a replay was lost. It
-        is no more than that, for of two copies of a directory each has its own records under the
-        numbers after: what was not carried from here is carried.
+        Gives, a few at a time, what it may have although nobody here was told: the reply to a
+        replay was lost, or the note of it. It is no more than that, for of two copies of a
+        directory each has its own records under the numbers after: what was not carried from here
+        is carried.
         """
-        cursor = max(self.journal.trimmed, min(sequence, self.replayed))
-        perhaps: list[Operation] = []
-        if sequence > self.replayed:
-            last = min(sequence, self.journal.last_sequence, self.replayed + _IN_DOUBT)
-            perhaps = await self._reader(partial(self._between, self.replayed, last))
-        self.replayed = cursor
-        return perhaps
+        perhaps = self._between(self.replayed, sequence)
+        self.replayed = max(self.journal.trimmed, min(sequence, self.replayed))
+        while operations := await self._reader(lambda: [*islice(perhaps, _AT_A_TIME)]):
+            yield operations
 
-    def _between(self, after: int, last: int) -> list[Operation]:
-        operations: list[Operation] = []
-        for record in self.journal.read_from(after + 1):
+    def _between(self, after: int, last: int) -> Iterator[Operation]:
+        for record in self.journal.read_from(after + 1) if last > after else ():
             if isinstance(record, Entry):
                 if record.sequence > last:
                     break
                 with contextlib.suppress(msgspec.MsgspecError):
-                    operations.append(decode(record.payload))
-        return operations
+                    yield decode(record.payload)
 
     async def carried(self, sequence: int) -> None:
         """Everything up to ``sequence`` is safe in PostgreSQL; when that is all, let go of it."""

@@ -6,6 +6,7 @@ import asyncio
 import contextlib
 import os
 from collections.abc import Callable, Iterator
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Final
 from uuid import UUID
@@ -68,17 +69,28 @@ def count_refused(journals: Path) -> int:
     return sum(1 for _ in journals.glob("*/set-aside/refused-*.msgpack"))
 
 
+@dataclass
+class Adoption:
+    """What came of dead processes' journals so far.
+
+    ``reached`` is how far each was carried before that was broken off, ``lost`` how many records
+    of them nobody could read.
+    """
+
+    reached: dict[UUID, int] = field(default_factory=dict)
+    lost: int = 0
+
+
 async def adopt(
     journals: Path,
     own: int,
     postgres: PostgresStore,
-    reached: dict[UUID, int],
+    so_far: Adoption,
     tell: Callable[[int], None] = lambda operations: None,
 ) -> int:
     """Carry over what dead processes left in their slots; returns how many operations.
 
-    ``reached`` is how far each journal was carried from here before that was broken off. ``tell``
-    hears of each slot that is done.
+    ``tell`` hears of each slot that is done.
 
     A slot whose lock is held belongs to someone who lives. Two adopters do no harm: one gets the
     lock, and replay may be repeated. One that cannot be opened just now keeps nobody waiting.
@@ -90,7 +102,7 @@ async def adopt(
             if lock is None:
                 continue
             try:
-                operations = await _carry_whole(slot, postgres, reached)
+                operations = await _carry_whole(slot, postgres, so_far)
                 tell(operations)
                 carried += operations
             finally:
@@ -116,17 +128,19 @@ def _let_go(journal: Journal) -> None:
         path.unlink(missing_ok=True)  # it points into what was carried
 
 
-async def _carry_whole(slot: Path, postgres: PostgresStore, reached: dict[UUID, int]) -> int:
+async def _carry_whole(slot: Path, postgres: PostgresStore, so_far: Adoption) -> int:
     journal = await asyncio.to_thread(Journal, slot)
+    reached = so_far.reached
     try:
         # What PostgreSQL says of this journal's name may be of another copy of the directory.
         cursor = max(journal.trimmed, reached.get(journal.identity, 0))
         batches = _batches(journal, cursor)
         carried = 0
         while (batch := await asyncio.to_thread(next, batches, None)) is not None:
-            operations, last = batch
+            operations, last, lost = batch
             await replay(postgres, journal, operations, (cursor, last))
             cursor = reached[journal.identity] = last
+            so_far.lost += lost
             carried += len(operations)
         await asyncio.to_thread(_let_go, journal)
         reached.pop(journal.identity, None)
@@ -135,15 +149,18 @@ async def _carry_whole(slot: Path, postgres: PostgresStore, reached: dict[UUID, 
         await asyncio.to_thread(journal.close)
 
 
-def _batches(journal: Journal, cursor: int) -> Iterator[tuple[list[Operation], int]]:
+def _batches(journal: Journal, cursor: int) -> Iterator[tuple[list[Operation], int, int]]:
+    """Operations, the number of the last one, and how many were lost among them."""
     operations: list[Operation] = []
-    last = cursor
+    last, lost = cursor, 0
     for record in journal.read_from(cursor + 1):
-        last = record.sequence if isinstance(record, Entry) else record.last
         if isinstance(record, Entry):
+            last = record.sequence
             operations += operation_in(journal, record)
+        else:
+            last, lost = record.last, lost + record.last - record.first + 1
         if len(operations) >= _BATCH:
-            yield operations, last
-            operations = []
+            yield operations, last, lost
+            operations, lost = [], 0
     if last > cursor:
-        yield operations, last
+        yield operations, last, lost

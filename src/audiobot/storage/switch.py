@@ -100,7 +100,7 @@ class Switch:
         if self._tasks:
             await asyncio.wait(self._tasks)
         if usable and self._local.backlog:
-            with contextlib.suppress(TimeoutError, DatabaseTrouble):
+            with contextlib.suppress(Exception):  # what is not carried now is after the next start
                 async with asyncio.timeout(grace):
                     while not await self._carry_some():
                         pass
@@ -256,7 +256,7 @@ class Switch:
                 self.refused += await replay(
                     self._postgres, self._local.journal, operations, (replayed, last)
                 )
-            except DatabaseTrouble:
+            except (DatabaseTrouble, asyncio.CancelledError):
                 for operation in operations:  # perhaps it was the reply alone that was lost
                     self._tally.doubt(operation)
                 self._batch = max(1, self._batch // 2)  # perhaps it was too much for its time

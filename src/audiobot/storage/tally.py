@@ -215,7 +215,7 @@ class Tally:
         """
         self.snapshot, self.stale = snapshot, False
         for op_id in present:
-            operation = self.doubtful[op_id]
+            operation = self.doubtful.get(op_id)  # let go of while PostgreSQL was asked
             if not isinstance(operation, AddConversation | RateConversation):
                 continue
             dialogue = self._dialogues.get(_about(operation))
