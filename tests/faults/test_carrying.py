@@ -17,6 +17,7 @@ from audiobot.domain import Idempotency, utc_now
 from audiobot.storage import adapter
 from audiobot.storage.adapter import StorageAdapter
 from audiobot.storage.journal import Journal
+from audiobot.storage.switch import BATCH
 from tests.conformance.hybrid import (
     dialogues_in,
     hybrid,
@@ -126,7 +127,7 @@ async def test_g11_where_nothing_can_be_set_aside_nothing_is_passed_over(
 ):
     data, unknown = tmp_path / "data", b"\x81\xa4type\xa5later"
     async with hybrid(data, nowhere, mode="fallback") as store:
-        told = await asked(store, "before")
+        told = await asked(store, *map(str, range(BATCH + 1)))  # the second batch meets it
     journal = Journal(data / "journal" / "0")
     journal.stage(unknown)
     journal.commit()

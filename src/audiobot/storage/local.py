@@ -136,7 +136,6 @@ class LocalStore:
         self._forgotten = 0
         self._reading = threading.Lock()
         self._carrying: Iterator[Entry | Gap] | None = None
-        self._carrying_on = threading.Lock()
         self._read_up_to = 0
         self._oldest_at: float | None = None
         self._commits = GroupCommit(
@@ -285,25 +284,24 @@ class LocalStore:
         return await self._reader(partial(self._unreplayed, most))
 
     def _unreplayed(self, most: int) -> tuple[list[Operation], int]:
-        with self._carrying_on:  # who was told to stop may still be reading
-            last = self.replayed
-            records, self._carrying = self._carrying, None
-            if records is None or self._read_up_to != last:
-                records = self.journal.read_from(last + 1)
-            operations: list[Operation] = []
-            for record in records:
-                if isinstance(record, Gap):
-                    last = record.last
-                    if record[:2] not in self._told:
-                        self._lost[record.first] = last
-                else:
-                    operations += operation_in(self.journal, record)
-                    last = record.sequence
-                if len(operations) >= most:
-                    # Only here: after an error, and for what is written since, it begins anew.
-                    self._carrying, self._read_up_to = records, last
-                    break
-            return operations, last
+        last = self.replayed
+        # Taken out: who was told to stop may still be reading, and what fails begins anew.
+        records, self._carrying = self._carrying, None
+        if records is None or self._read_up_to != last:
+            records = self.journal.read_from(last + 1)
+        operations: list[Operation] = []
+        for record in records:
+            if isinstance(record, Gap):
+                last = record.last
+                if record[:2] not in self._told:
+                    self._lost[record.first] = last
+            else:
+                operations += operation_in(self.journal, record)
+                last = record.sequence
+            if len(operations) >= most:
+                self._carrying, self._read_up_to = records, last
+                break
+        return operations, last
 
     async def reset_cursor(self, sequence: int) -> AsyncIterator[list[Operation]]:
         """PostgreSQL says up to where it has this journal: from there on it is carried again.
