@@ -10,6 +10,7 @@ import signal
 import socket
 import stat
 import subprocess
+import sys
 import threading
 import time
 from collections.abc import Iterator
@@ -22,6 +23,9 @@ import audiobot
 from audiobot.storage.directory import DataDirectory
 from tests import servers
 from tests.servers import COMMAND, Server, environment, run, serving
+
+HEARS_CTRL_C = "import signal; signal.signal(signal.SIGINT, signal.default_int_handler)"
+"""As in a terminal; whoever was started in the background hears none."""
 
 QUESTION = "Сколько стоит уборка подъезда в пятиэтажном доме?"
 
@@ -341,7 +345,7 @@ def test_talk_ends_by_interruption_though_nothing_more_is_typed_and_without_a_tr
     # Both ends stay open: no line comes, and no end of lines.
     theirs, ours = os.pipe() if typed == "pipe" else os.openpty()[::-1]
     process = subprocess.Popen(
-        [*COMMAND, "talk"],
+        [sys.executable, "-c", f"{HEARS_CTRL_C}; from audiobot.cli import main; main()", "talk"],
         env=environment(tmp_path / "data"),
         stdin=theirs,
         stdout=subprocess.PIPE,
