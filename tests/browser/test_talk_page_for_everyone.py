@@ -9,7 +9,7 @@ import pytest
 from playwright.sync_api import expect
 
 from tests.browser.chromium import LAPTOP, PHONE
-from tests.browser.talk import ANSWERS, FAR, PROCESS, OpenTalk, Talk
+from tests.browser.talk import ANSWERS, FAR, PRICE, PROCESS, OpenTalk, Talk
 from tests.servers import Server
 
 LONG = "оченьдлинноеслово" * 20
@@ -42,9 +42,11 @@ CONTRASTS = """() => {
   for (const node of document.querySelectorAll("body *")) {
     const own = [...node.childNodes].some((n) => n.nodeType === 3 && n.data.trim());
     const star = node.matches(".star");
-    if (!(own || star) || !node.checkVisibility()) continue;
+    const hint = node.matches(":placeholder-shown") ? "::placeholder" : null;
+    const field = hint || node.matches("input:not([type]), textarea");
+    if (!(own || star || field) || !node.checkVisibility()) continue;
     if (node.matches(":disabled, .unseen, noscript")) continue;
-    const [a, b] = [rgb(getComputedStyle(node).color), behind(node)].map(light);
+    const [a, b] = [rgb(getComputedStyle(node, hint).color), behind(node)].map(light);
     const ratio = (Math.max(a, b) + 0.05) / (Math.min(a, b) + 0.05);
     ratios.push([ratio, star ? 3 : 4.5, node.className || node.id || node.tagName]);
   }
@@ -53,7 +55,8 @@ CONTRASTS = """() => {
 
 
 def hold_a_full_dialogue(talk: Talk) -> None:
-    """Answered and rated, handed over, answered by an operator, a long word, a receipt unfolded."""
+    """Answered and rated well and ill, handed over, answered by an operator, a long word, a receipt
+    unfolded."""
     turn = talk.ask_and_wait()
     turn.locator("summary").click()
     talk.star(4).click()
@@ -71,6 +74,11 @@ def hold_a_full_dialogue(talk: Talk) -> None:
     talk.page.route(f"**{ANSWERS}?*", lambda route: route.fulfill(json=told))
     talk.come_back()
     expect(talk.told).to_have_count(2)
+    talk.star(2).click()
+    talk.turn.locator(".rating textarea").fill(LONG)
+    talk.ask_and_wait(PRICE)
+    talk.star(1).click()
+    expect(talk.turn.locator(".rating textarea")).to_be_visible()
     talk.ask_and_wait(LONG)
 
 
@@ -114,7 +122,7 @@ def test_nothing_scrolls_sideways_and_the_field_stays_in_sight(
 
 
 def test_everything_one_presses_on_a_phone_is_at_least_44_pixels_each_way(talk: Talk) -> None:
-    script = """(() => [...document.querySelectorAll("button, summary, .star, .rating-note")]
+    script = """(() => [...document.querySelectorAll("button, summary, .star, .rating form > *")]
       .filter((n) => n.checkVisibility())
       .map((n) => [n.className || n.id, n.getBoundingClientRect()])
       .filter(([, box]) => box.width < 44 || box.height < 44).map(([name]) => name))()"""
@@ -157,6 +165,11 @@ def test_tab_goes_through_the_page_in_the_order_one_reads_and_shows_where_it_is(
     rating = ["SUMMARY", "radio", "rating-note", "button rating-note-send"]
     talk.page.reload()
     assert walk() == [*edges[0], *rating, "new-conversation", *edges[1]]
+    talk.star(2).click()
+    expect(talk.rating_status).to_have_text("Сохранено")
+    rating.insert(3, "textarea")
+    talk.page.reload()
+    assert walk() == [*edges[0], *rating, "new-conversation", *edges[1]]
 
 
 def test_every_control_has_a_name_in_either_language(any_talk: Talk) -> None:
@@ -177,6 +190,7 @@ def test_every_control_has_a_name_in_either_language(any_talk: Talk) -> None:
         ("radiogroup", "Оцените ответ"),
         *(("radio", f"{stars} из 5") for stars in range(1, 6)),
         ("textbox", "Пара слов (необязательно)"),
+        ("textbox", "Как было бы правильно?"),
         ("DisclosureTriangle", "Откуда ответ"),
         ("log", "Вопросы и ответы"),
     }

@@ -6,15 +6,15 @@
 
 /** @typedef {{kind?: string, title?: string, dialogues?: number, raters?: number}} Source */
 /** @typedef {{kind: "network"|"timeout"|"busy"|"server", detail: string, status: number, retryAt: number}} Failure */
-/** @typedef {{rating: number, text?: string, key: string}} Feedback */
-/** @typedef {{feedback: Feedback, failure: Failure}} FailedFeedback */
-/** @typedef {{saved: number, savedText: string, waiting: Feedback|null, failed: FailedFeedback|null, draft: string, done: boolean}} Rating */
+/** @typedef {{rating: number, text?: string, suggestion?: string, key: string}} Feedback */
+/** @typedef {{saved: number, savedText: string, waiting: Feedback|null, failed: {feedback: Feedback, failure: Failure}|null, draft: string, suggestion?: string, suggested?: string, done: boolean}} Rating */
 /** @typedef {{text: string, logId: string, outcome: string, sources: Source[], at: number, rating: Rating}} Answer */
 /** @typedef {{key: string, question: string, sessionId: string|null, askedAt: number, pending: boolean, failure: Failure|null, answer: Answer|null}} Turn */
 /** @typedef {{logId: string, question: string, text: string, askedAt: number, at: number}} Told an operator's answer */
 /** @typedef {{sessionId: string|null, turns: Turn[], told: Record<string, Told>, waitsSince: number, seen: Record<string, number>}} Conversation */
 
 const MAX_LENGTH = 2000;
+const MAX_SUGGESTION = 4000;
 const COUNTER_FROM = 1800;
 const REPLY_TIMEOUT_MS = 20_000;
 const HEALTH_EVERY_MS = 30_000;
@@ -56,6 +56,7 @@ const STRINGS = {
     rated: "Сохранено",
     thanks: "Спасибо!",
     noteLabel: "Пара слов (необязательно)",
+    suggestionLabel: "Как было бы правильно?",
     ratingFailed: "Оценка не сохранилась.",
     retry: "Повторить",
     retryIn: (time = "") => `Повтор через ${time}`,
@@ -95,6 +96,7 @@ const STRINGS = {
     rated: "Saved",
     thanks: "Thank you!",
     noteLabel: "A few words (optional)",
+    suggestionLabel: "What would be right?",
     ratingFailed: "The rating was not saved.",
     retry: "Retry",
     retryIn: (time = "") => `Retry in ${time}`,
@@ -332,7 +334,8 @@ async function sendFeedback(turn) {
   ratingInFlight.add(turn);
   while (rating.waiting) {
     const feedback = rating.waiting;
-    const { failure } = await post("/api/voice/feedback", { log_id: logId, rating: feedback.rating, feedback_text: feedback.text }, feedback.key);
+    const { rating: stars, text, suggestion, key } = feedback;
+    const { failure } = await post("/api/voice/feedback", { log_id: logId, rating: stars, feedback_text: text, corrected_response: suggestion }, key);
     if (failure && leaving) break;
     if (!failure) keepFeedback(rating, feedback);
     if (rating.waiting !== feedback) continue;
@@ -345,20 +348,25 @@ async function sendFeedback(turn) {
 
 /** @param {Rating} rating @param {Feedback} feedback */
 function keepFeedback(rating, feedback) {
-  const sentNote = (feedback.text ?? rating.savedText) !== rating.savedText;
+  const { suggestion } = feedback;
+  const sentNote = Boolean(suggestion) || (feedback.text ?? rating.savedText) !== rating.savedText;
   // rated anew after the thanks: offer the words again
   rating.done = sentNote || (rating.done && rating.saved === feedback.rating);
   rating.saved = feedback.rating;
   // an operator sees to these
-  if (rating.saved < 3) conversation.waitsSince = Date.now();
+  if (rating.saved < 3 || suggestion) conversation.waitsSince = Date.now();
   rating.savedText = feedback.text ?? rating.savedText;
+  rating.suggested = suggestion ?? rating.suggested;
 }
 
 /** @param {Turn} turn */
 function sendNote(turn) {
   const { rating } = /** @type {Answer} */ (turn.answer);
   const text = rating.draft.trim();
-  if (text !== rating.savedText) return giveFeedback(turn, { rating: rating.saved, text, key: newKey() });
+  const words = rating.saved < 4 && rating.suggestion?.trim();
+  // each one sent is one more for the operator to read
+  const suggestion = words && words !== rating.suggested ? words : undefined;
+  if (suggestion || text !== rating.savedText) return giveFeedback(turn, { rating: rating.saved, text, suggestion, key: newKey() });
   rating.done = true;
   changed(turn);
 }
@@ -455,7 +463,7 @@ function element(tag, attributes = {}, ...children) {
 
 /** The page holds one drawing of each. @param {string} name */
 function icon(name) {
-  const svg = byId("icon").cloneNode(true);
+  const svg = dom.icon.cloneNode(true);
   svg.removeAttribute("id");
   svg.firstElementChild.setAttribute("href", `#icon-${name}`);
   return svg;
@@ -659,48 +667,31 @@ const focusRating = (turn) => /** @type {any} */ (views.get(turn)?.root.querySel
 
 /** @param {Turn} turn @param {Rating} rating */
 function noteForm(turn, rating) {
-  const input = element("input", {
-    class: "rating-note", value: rating.draft, maxlength: MAX_LENGTH, placeholder: t().noteLabel,
-    "aria-label": t().noteLabel, autocomplete: "off", enterkeyhint: "send",
-  });
-  const form = element("form", "rating-note-form", input, element("button", "button rating-note-send", icon("send"), unseen(t().send)));
-  input.addEventListener("input", () => {
-    rating.draft = input.value;
+  const named = (/** @type {string} */ label) => ({ placeholder: label, "aria-label": label, autocomplete: "off", enterkeyhint: "send" });
+  const note = element("input", { class: "rating-note", value: rating.draft, maxlength: MAX_LENGTH, ...named(t().noteLabel) });
+  const suggestion = element("textarea", { maxlength: MAX_SUGGESTION, ...named(t().suggestionLabel) }, rating.suggestion ?? "");
+  const form = element("form", "rating-note-form", note, suggestion, element("button", "button rating-note-send", icon("send"), unseen(t().send)));
+  form.addEventListener("input", () => {
+    rating.draft = note.value;
+    rating.suggestion = suggestion.value;
     save();
   });
-  form.addEventListener("submit", (event) => {
-    event.preventDefault();
-    if (!rating.waiting) sendNote(turn);
-  });
-  form.hidden = true;
+  form.addEventListener("submit", () => rating.waiting || sendNote(turn));
   const update = () => {
-    const wasHidden = form.hidden;
-    if (rating.done && form.contains(document.activeElement)) focusRating(turn);
+    const height = form.offsetHeight;
+    suggestion.hidden = (rating.waiting?.rating ?? rating.saved) > 3;
     form.hidden = !rating.saved || rating.done;
-    if (wasHidden && form.isConnected) form.scrollIntoView({ block: "nearest" });
+    if (form.contains(document.activeElement?.closest("[hidden]") ?? null)) focusRating(turn);
+    if (form.offsetHeight > height) form.scrollIntoView({ block: "nearest" });
   };
   return { form, update };
 }
 
 // ---- page
 
-const byId = (id = "") => /** @type {any} */ (document.getElementById(id));
-
-const dom = {
-  scroller: byId("scroller"),
-  welcome: byId("welcome"),
-  examples: byId("examples"),
-  log: byId("log"),
-  newConversation: byId("new-conversation"),
-  composer: byId("composer"),
-  composerError: byId("composer-error"),
-  message: byId("message"),
-  send: byId("send"),
-  counter: byId("counter"),
-  counterSpoken: byId("counter-spoken"),
-  connection: byId("connection"),
-  news: byId("news"),
-};
+/** All that has an id. @type {Record<string, any>} */
+const dom = {};
+for (const node of document.querySelectorAll("[id]")) dom[node.id] = node;
 
 /** The dictionary's words; dialogues keep theirs. */
 function showLanguage() {
@@ -713,7 +704,7 @@ function showLanguage() {
     if (label) node.setAttribute("aria-label", words[label]);
   }
   dom.message.placeholder = t().messagePlaceholder;
-  for (const name of ["ru", "en"]) byId(`lang-${name}`).setAttribute("aria-pressed", String(name === language));
+  for (const name of ["ru", "en"]) dom[`lang-${name}`].setAttribute("aria-pressed", String(name === language));
   dom.examples.replaceChildren(...t().examples.map(exampleItem));
   showComposerError("");
   showConnection();
@@ -738,8 +729,8 @@ function showTurns() {
 function showControls() {
   const empty = !conversation.turns.length && !Object.keys(conversation.told).length;
   dom.welcome.hidden = !empty;
-  dom.newConversation.hidden = empty;
-  dom.newConversation.disabled = isBusy();
+  dom["new-conversation"].hidden = empty;
+  dom["new-conversation"].disabled = isBusy();
   dom.send.disabled = isAsking();
   for (const choice of dom.scroller.querySelectorAll(".example")) choice.disabled = isAsking();
   showWaits();
@@ -747,7 +738,7 @@ function showControls() {
 
 /** @param {string} text */
 function showComposerError(text) {
-  setText(dom.composerError, text);
+  setText(dom["composer-error"], text);
   dom.message.setAttribute("aria-invalid", String(Boolean(text)));
 }
 
@@ -767,7 +758,7 @@ function showCounter() {
   dom.counter.textContent = `${length} / ${MAX_LENGTH}`;
   dom.counter.classList.toggle("full", length >= MAX_LENGTH);
   // heard in steps of fifty: a number after every letter would make typing impossible
-  setText(dom.counterSpoken, near ? t().left(Math.max(0, Math.ceil((MAX_LENGTH - length) / 50) * 50)) : "");
+  setText(dom["counter-spoken"], near ? t().left(Math.max(0, Math.ceil((MAX_LENGTH - length) / 50) * 50)) : "");
 }
 
 /** The stylesheet stops the growth at six lines. */
@@ -846,27 +837,26 @@ function resume() {
 }
 
 function listen() {
-  dom.composer.addEventListener("submit", (/** @type {Event} */ event) => {
+  document.addEventListener("submit", (event) => event.preventDefault());
+  dom.composer.addEventListener("submit", submit);
+  document.addEventListener("keydown", (event) => {
+    const { form, type } = /** @type {any} */ (event.target);
+    if (type !== "textarea" || event.key !== "Enter" || event.shiftKey || event.isComposing) return;
     event.preventDefault();
-    submit();
-  });
-  dom.message.addEventListener("keydown", (/** @type {KeyboardEvent} */ event) => {
-    if (event.key !== "Enter" || event.shiftKey || event.isComposing) return;
-    event.preventDefault();
-    submit();
+    form.dispatchEvent(new Event("submit"));
   });
   dom.message.addEventListener("input", () => {
     showComposerError("");
     draftChanged();
   });
   for (const name of /** @type {const} */ (["ru", "en"])) {
-    byId(`lang-${name}`).addEventListener("click", () => {
+    dom[`lang-${name}`].addEventListener("click", () => {
       language = name;
       stored(() => localStorage.setItem(STORED_LANGUAGE, name));
       showLanguage();
     });
   }
-  dom.newConversation.addEventListener("click", startAnew);
+  dom["new-conversation"].addEventListener("click", startAnew);
   dom.news.addEventListener("click", goToNews);
   window.addEventListener("resize", fitMessage);
   window.addEventListener("pagehide", () => (leaving = true));
