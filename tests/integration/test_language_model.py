@@ -117,7 +117,7 @@ def test_when_the_model_finds_nothing_in_the_passages_the_answer_is_the_one_with
 def test_what_an_operator_taught_is_told_to_the_letter(bot: Server, talker: Talker) -> None:
     answer = "Самокаты у подъезда вывозим мы сами, по средам, бесплатно."
     lesson = {"answer": answer, "wordings": ["Кто вывозит самокаты?"]}
-    kept = bot.client.post("/api/learning/corrections", json=lesson).json()
+    kept = bot.client.post("/api/learning/corrections", json=lesson).json()["correction"]
     before = len(talker.asked)
     for message in ("Кто вывозит самокаты?", "Здравствуйте! Скажите, кто вывозит самокаты?"):
         told = bot.ask(message)
