@@ -46,7 +46,7 @@ from audiobot.settings import Settings, check_together, load_settings, unknown_n
 from audiobot.storage.adapter import StorageAdapter
 from audiobot.storage.directory import DataDirectory, DialogueIds, KeySet
 from audiobot.storage.journal import replace_file
-from audiobot.storage.modes import Switched
+from audiobot.storage.modes import Switched, outage_switches
 from audiobot.telemetry import (
     Metrics,
     MetricsMeter,
@@ -110,6 +110,7 @@ async def open_core(
     if shared is not None:
         shared.take(slot)
     metrics = Metrics(shared)
+    metrics.expect_switches(outage_switches() if dsn is not None else ())
     traces = Traces(settings.traces, __version__) if settings.traces else None
     meter = TracingMeter(metrics, traces) if traces else MetricsMeter(metrics)
 

@@ -6,9 +6,11 @@ A real Prometheus scrapes real servers; only how long a rule waits is left out.
 from __future__ import annotations
 
 import asyncio
+import json
 import os
 import re
 import signal
+import subprocess
 import threading
 import time
 from collections.abc import Iterator
@@ -253,6 +255,41 @@ def test_people_who_are_turned_away_by_the_rate_limit(
             assert time.monotonic() < deadline
             time.sleep(0.1)
         watched.fires("AudioBotRateLimited")
+
+
+def test_the_dashboard_tells_one_outage_of_four_workers_as_one_change(tmp_path: Path) -> None:
+    dashboard = json.loads((RULES.parent / "grafana-dashboard.json").read_text())
+    (panel,) = [p for p in dashboard["panels"] if p["title"] == "Changes of mode"]
+    (annotation,) = dashboard["annotations"]["list"]
+    asked = [panel["targets"][0]["expr"], annotation["expr"]]
+    labels = 'from="postgres", reason="lost", to="fallback"'
+    told = [f"{{{labels}}}", '{instance="a", reason="lost", to="fallback"}']
+    quiet = 'vasdom_storage_switches_total{instance="a",from="postgres",to="fallback",reason="dns"}'
+    tests = {
+        "interval": "1m",
+        "input_series": [
+            {"series": 'vasdom_workers{instance="a"}', "values": "4x20"},
+            {"series": quiet, "values": "0x20"},
+            {
+                "series": f'vasdom_storage_switches_total{{instance="a",{labels}}}',
+                # One outage, and a start that begins to count anew.
+                "values": "0x5 4x7 0x6",
+            },
+        ],
+        "promql_expr_test": [
+            {
+                "expr": re.sub(r"\$__\w+", "4m", expr.replace("$instance", "a")),
+                "eval_time": at,
+                "exp_samples": [{"labels": its, "value": value}] if value else [],
+            }
+            for expr, its, values in zip(asked, told, ((1, 0), (4, 0)), strict=True)
+            for at, value in zip(("7m", "15m"), values, strict=True)
+        ],
+    }
+    (tmp_path / "tests.json").write_text(json.dumps({"tests": [tests]}))
+    command = ["promtool", "test", "rules", str(tmp_path / "tests.json")]
+    done = subprocess.run(command, capture_output=True, text=True, timeout=60)
+    assert done.returncode == 0, done.stdout + done.stderr
 
 
 def test_no_alert_is_left_that_no_fault_here_makes_fire(request: pytest.FixtureRequest) -> None:

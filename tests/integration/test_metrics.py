@@ -25,6 +25,11 @@ def total(server: Server, name: str, **labels: str) -> float:
     )
 
 
+def series(server: Server, name: str) -> set[object]:
+    """The labels under which ``name`` is told."""
+    return {its for found, its in samples(server) if found == name}
+
+
 def eventually(condition: Callable[[], bool], seconds: float = 20) -> None:
     deadline = time.monotonic() + seconds
     while not condition():
@@ -90,6 +95,7 @@ def test_an_outage_shows_in_the_metrics_from_its_first_failure_to_the_last_repla
             server.wait_for_mode("postgres")
             server.ask("привет")
             assert total(server, "vasdom_commit_seconds_count", home="postgres") == 1
+            born = series(server, "vasdom_storage_switches_total")
             cluster.stop("immediate")
             server.ask("привет")
             server.wait_for_mode("fallback")
@@ -112,6 +118,8 @@ def test_an_outage_shows_in_the_metrics_from_its_first_failure_to_the_last_repla
             server.wait_for_mode("postgres", 20)
             assert total(server, "vasdom_journal_backlog") == 0
             assert total(server, "vasdom_replayed_operations_total") == 2
+            # A series that begins with its first change is no increase, and no alert sees it.
+            assert series(server, "vasdom_storage_switches_total") == born
     finally:
         cluster.start()
 

@@ -45,7 +45,7 @@ def test_every_metric_is_on_the_dashboard_or_in_an_alert() -> None:
     elsewhere = {
         "vasdom_embedding_batch_size", "vasdom_adopted_operations_total", "vasdom_memory_dialogues",
         "vasdom_memory_evictions_total", "vasdom_storage_mode_seconds_total",
-        "vasdom_start_time_seconds", "vasdom_workers",
+        "vasdom_start_time_seconds",
     }  # fmt: skip
     assert set(DESCRIBED) - metrics_in("\n".join([ALERTS, *expressions()])) == elsewhere
 

@@ -11,7 +11,15 @@ import pytest
 
 from audiobot.domain import Stats, StorageMode, StorageStatus, utc_now
 from audiobot.http.operations import make_router
-from audiobot.storage.modes import TRANSITIONS, Event, ModeState, Switched, diagram
+from audiobot.storage.modes import (
+    TRANSITIONS,
+    Event,
+    ModeState,
+    Switched,
+    diagram,
+    outage_switches,
+)
+from audiobot.storage.trouble import Reason
 from audiobot.telemetry import Metrics
 
 MODES, EVENTS = get_args(StorageMode), get_args(Event)
@@ -59,6 +67,22 @@ def test_new_writes_go_to_postgres_while_it_is_well_and_only_then(mode) -> None:
 def test_the_diagram_has_an_arrow_for_every_line_and_no_other() -> None:
     arrows = re.findall(r"^ +(\w+) --> (\w+): (\w+)$", diagram(), re.MULTILINE)
     assert sorted(arrows) == sorted((b, a, event) for (b, event), a in TRANSITIONS.items())
+
+
+def test_every_change_that_an_outage_may_bring_is_told_of_from_the_start() -> None:
+    foreseen = list(outage_switches())
+    expected = {(b, a) for (b, event), a in TRANSITIONS.items() if event != "closing"}
+    assert {(before, after) for before, after, _ in foreseen} == expected
+    for mode in ("postgres", "recovering"):
+        assert {r for b, a, r in foreseen if (b, a) == (mode, "fallback")} == set(get_args(Reason))
+    metrics = Metrics()
+    metrics.expect_switches(foreseen)
+    told = re.findall(
+        r'^vasdom_storage_switches_total\{from="(\w+)",reason="(\w+)",to="(\w+)"\} 0\.0$',
+        metrics.exposition().decode(),
+        re.MULTILINE,
+    )
+    assert sorted((b, a, r) for b, r, a in told) == sorted(foreseen)
 
 
 @pytest.mark.parametrize("mode", MODES)

@@ -6,11 +6,12 @@ The diagram in the documents, the metrics' labels and the transition tests all c
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from datetime import datetime
-from typing import Final, Literal, NamedTuple
+from typing import Final, Literal, NamedTuple, get_args
 
 from audiobot.domain import StorageMode, utc_now
+from audiobot.storage.trouble import Reason
 
 Mode = StorageMode
 Event = Literal["reached", "trouble", "journaled", "carried", "closing"]
@@ -29,6 +30,15 @@ TRANSITIONS: Final[dict[tuple[Mode, Event], Mode]] = {
     ("fallback", "closing"): "draining",
     ("recovering", "closing"): "draining",
 }
+
+REASONS: Final[dict[Event, tuple[str, ...]]] = {
+    "reached": ("reached",),
+    "carried": ("carried",),
+    "journaled": ("late",),
+    "trouble": get_args(Reason),
+    "closing": ("closing",),
+}
+"""Every word that may be told as an event's reason."""
 
 
 class Switched(NamedTuple):
@@ -76,6 +86,13 @@ class ModeState:
         self.mode, self.reason, self.since = after, reason, now
         self._tell(switched)
         return True
+
+
+def outage_switches() -> Iterator[tuple[Mode, Mode, str]]:
+    """Every change of mode that an outage and its end may bring: from, to, why."""
+    for (before, event), after in TRANSITIONS.items():
+        if event != "closing":
+            yield from ((before, after, reason) for reason in REASONS[event])
 
 
 def diagram() -> str:

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import math
 import time
+from collections.abc import Iterable
 from typing import Final, Literal, NamedTuple, get_args
 
 from prometheus_client import (
@@ -301,6 +302,11 @@ class Metrics:
     def rated_with(self, rating: int) -> None:
         """A rating was given."""
         self._feedback[rating - 1].inc()
+
+    def expect_switches(self, switches: Iterable[tuple[StorageMode, StorageMode, str]]) -> None:
+        """Tell of these changes of mode from the start: an alert sees the first one grow."""
+        for switch in switches:
+            self._switches.labels(*switch)
 
     def switched(self, before: StorageMode, after: StorageMode, reason: str) -> None:
         """The mode changed."""
