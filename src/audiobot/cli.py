@@ -113,7 +113,7 @@ def export(
 def questions(
     limit: Annotated[int, typer.Option(min=1, max=500, help="how many at most")] = 50,
 ) -> None:
-    """List the newest questions that the bot handed over to a person."""
+    """List the newest questions that the bot handed over and nobody has answered or dismissed."""
     from audiobot.commands import list_questions
     from audiobot.main import prepare
 

@@ -231,20 +231,28 @@ async def _export_to(
             await response.aread()
             _checked(response)
         if response.headers.get("X-AudioBot-Complete") == "false":
-            told = sentence("export_partial", language)
-            Console(stderr=True, soft_wrap=True).print(told, markup=False, highlight=False)
+            _warn("export_partial", language)
         async for chunk in response.aiter_bytes():
             file.write(chunk)
         file.flush()
 
 
 async def list_questions(settings: Settings, language: Language, limit: int) -> list[str]:
-    """What the bot had no answer to, newest first, a line each: when, and what was asked."""
+def _warn(code: str, language: Language) -> None:
+    """A sentence beside the output, not in it."""
+    told = sentence(code, language)
+    Console(stderr=True, soft_wrap=True).print(told, markup=False, highlight=False)
+
+
+    """What waits for an answer, newest first, a line each: when, and what was asked."""
     async with door(settings, language) as client:
         response = await client.get("/api/learning/questions", params={"limit": limit})
-        found = _checked(response)["questions"]
+        body = _checked(response)
+    if not body["complete"]:
+        _warn("questions_partial", language)
     return [
-        f"{asked['timestamp'][:16].replace('T', ' ')}  {asked['user_message']}" for asked in found
+        f"{asked['timestamp'][:16].replace('T', ' ')}  {asked['user_message']}"
+        for asked in body["questions"]
     ]
 
 

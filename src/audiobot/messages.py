@@ -209,6 +209,10 @@ _SENTENCES: Final[dict[str, tuple[str, str]]] = {
         "PostgreSQL недоступен: выгружено только то, что лежит в журнале.",
         "PostgreSQL is out of reach: only what the journal holds was exported.",
     ),
+    "questions_partial": (
+        "PostgreSQL недоступен: здесь только вопросы, которые лежат в журнале.",
+        "PostgreSQL is out of reach: only the questions that the journal holds are here.",
+    ),
     "value_refused": (
         "База данных не принимает такое значение: измените его и повторите.",
         "The database does not take such a value: change it and try again.",

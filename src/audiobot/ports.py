@@ -135,7 +135,10 @@ class Store(Protocol):
         ...
 
     async def get_handed_over(self, most: int) -> list[Conversation]:
-        """The newest dialogues that were handed over to a person, newest first."""
+        """The newest dialogues that were handed over to a person and wait, newest first.
+
+        Left out is what the inbox leaves out; those rated low are not among them.
+        """
         ...
 
     async def replace_knowledge(self, name: str, items: Sequence[KnowledgeItem]) -> bool:

@@ -306,7 +306,23 @@ class StoreContract:
             reply = handed if i % 2 else Reply(text="r")
             await store.add_conversation(None, f"m{i}", "r", "s", reply=reply)
         assert [c.user_message for c in await store.get_handed_over(2)] == ["m5", "m3"]
-        assert [c.user_message for c in await store.get_handed_over(9)] == ["m5", "m3", "m1"]
+        assert await self.unanswered(store) == ["m5", "m3", "m1"]
+
+    async def unanswered(self, store: Store) -> list[str]:
+        return [turn.user_message for turn in await store.get_handed_over(9)]
+
+    async def test_what_was_handed_over_is_listed_until_it_is_answered_or_dismissed(
+        self, store: Store
+    ):
+        turns = [await self.handed_over(store, f"q{i}") for i in range(3)]
+        rated = await store.add_conversation(None, "rated low", "r", "s")
+        await store.update_rating(rated.log_id, 1)
+        kept = (await store.correct("a", ["q"], "ru", log_ids=[turns[0].log_id])).correction
+        await store.dismiss([turns[1].log_id])
+        assert await self.unanswered(store) == ["q2"]
+        await store.withdraw(kept.correction_id)
+        await store.dismiss([turns[1].log_id], False)
+        assert await self.unanswered(store) == ["q2", "q1", "q0"]
 
     async def test_the_newest_rated_dialogues_come_oldest_first(self, store: Store):
         for i in range(6):

@@ -13,6 +13,7 @@ from pathlib import Path
 import pytest
 
 from audiobot.domain import Correction, ModelMetrics, utc_now
+from audiobot.errors import StorageUnavailable
 from audiobot.ports import Reply
 from audiobot.storage.adapter import StorageAdapter
 from audiobot.storage.batch import Batch
@@ -314,13 +315,36 @@ async def test_g20_the_inbox_lays_the_journal_over_postgres(
         proxy.pass_through()
         await wait_for_mode(store, "recovering")
         assert await names(store) == expected
+        assert await unanswered(store) == [name for name in expected if name != "low"]
         assert [s.text for s in await store.get_suggestions(9)] == ["bettered"]
         assert {a.question for a in await store.get_answers("s" * 12, 20)} == {"settled"}
         monkeypatch.undo()
         await wait_until_carried(store)
         assert await names(store) == expected
+        assert await unanswered(store) == [name for name in expected if name != "low"]
         assert [s.op_id for s in await store.get_suggestions(9)] == [bettered.op_id]
         assert {a.question for a in await store.get_answers("s" * 12, 20)} == {"settled"}
+
+
+async def test_g20_a_list_of_questions_that_lacks_postgres_part_does_not_look_whole(
+    tmp_path: Path, cluster: Cluster, database: str, proxy: Proxy
+):
+    dsn = cluster.dsn(database, host=proxy.host, port=proxy.port)
+    async with hybrid(tmp_path / "data", dsn) as store:
+        await store.add_conversation(None, "before", "r", "s", reply=HANDED)
+        assert await unanswered(store) == ["before"]
+        assert store.status().complete
+        proxy.refuse()
+        proxy.cut()
+        with pytest.raises(StorageUnavailable):
+            await store.get_handed_over(9)
+        await wait_for_mode(store, "fallback")
+        await store.add_conversation(None, "since", "r", "s", reply=HANDED)
+        assert await unanswered(store) == ["since"]
+        assert not store.status().complete
+        proxy.pass_through()
+        await wait_until_carried(store)
+        assert await unanswered(store) == ["since", "before"]
 
 
 async def never() -> bool:
@@ -330,3 +354,7 @@ async def never() -> bool:
 
 async def names(store: StorageAdapter) -> list[str]:
     return [turn.user_message for turn in await store.get_inbox(100)]
+
+
+async def unanswered(store: StorageAdapter) -> list[str]:
+    return [turn.user_message for turn in await store.get_handed_over(100)]

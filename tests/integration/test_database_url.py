@@ -173,6 +173,9 @@ def test_commands_name_the_cause_too(cluster: Cluster, tmp_path: Path) -> None:
     done = run(tmp_path / "data", "export", DATABASE_URL=url)
     assert done.returncode == 0
     assert sentence("export_partial", "en") in done.stderr
+    done = run(tmp_path / "data", "questions", DATABASE_URL=url)
+    assert (done.returncode, done.stdout) == (0, "")
+    assert sentence("questions_partial", "en") in done.stderr
     assert_not_told(url, done.stdout, done.stderr)
 
 

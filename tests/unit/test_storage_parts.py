@@ -231,12 +231,7 @@ def test_the_file_system_of_a_path_is_found(tmp_path: Path) -> None:
             (200,),
             "dialogue_orphan",
         ),
-        (
-            "SELECT log_id FROM dialogue INDEXED BY dialogue_handed"
-            " WHERE segment IS NOT NULL AND handed ORDER BY created DESC LIMIT ?",
-            (200,),
-            "dialogue_handed",
-        ),
+        ("SELECT log_id FROM dialogue" + teaching.HANDED_OVER, (200,), "dialogue_handed"),
     ],
 )
 def test_what_waits_is_read_by_an_index_and_unsorted(

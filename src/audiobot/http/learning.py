@@ -101,7 +101,7 @@ def make_router(services: Services) -> APIRouter:
 
     @router.get(
         "/learning/questions",
-        summary="Questions handed over to a person, newest first",
+        summary="Questions handed over to a person that wait for an answer, newest first",
         response_model=QuestionsReply,
         responses=ERRORS,
         openapi_extra=access.bearer(),
@@ -122,7 +122,7 @@ def make_router(services: Services) -> APIRouter:
                     )
                     for asked in await store.get_handed_over(limit)
                 ],
-                complete=complete,
+                complete=complete and store.status().complete,
             )
         )
 

@@ -190,7 +190,7 @@ class ExportReply(Reply):
 
 
 class Question(Reply):
-    """A question that was handed over to a person."""
+    """A question that was handed over to a person and has no answer yet."""
 
     log_id: UUID
     session_id: str
@@ -199,7 +199,7 @@ class Question(Reply):
 
 
 class QuestionsReply(Reply):
-    """What the bot had no answer to, newest first; ``complete`` is false when some is away."""
+    """What waits for an answer, newest first; ``complete`` is false when some is away."""
 
     questions: list[Question]
     complete: bool

@@ -786,16 +786,8 @@ class StorageAdapter:
             yield found
 
     async def get_handed_over(self, most: int) -> list[Conversation]:
-        """The newest questions that got no answer; see the port."""
-        found = await self._local.handed_over(most) if self._overlaid else []
-        home = self._home
-        if home is not None:
-            try:
-                found += await home.handed_over(most)
-            except DatabaseTrouble as trouble:
-                self._met(trouble)
-        newest = sorted({c.log_id: c for c in found}.values(), key=lambda c: c.created_at)
-        return newest[::-1][:most]
+        """The newest questions that have no answer yet; see the port."""
+        return await self._teaching.inbox(most, low=False)
 
     async def changes(self, since: ChangeMark | None) -> Changes:
         """What other processes changed; see the port."""

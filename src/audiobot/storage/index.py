@@ -470,15 +470,6 @@ class Index:
         )
         return (rows[0][0], rows[0][1]) if rows else None  # type: ignore[return-value]
 
-    def handed_over(self, most: int) -> list[Row]:
-        """The newest dialogues that were handed over, newest first."""
-        rows = self._all(
-            _ROW + "INDEXED BY dialogue_handed WHERE segment IS NOT NULL AND handed"
-            " ORDER BY created DESC LIMIT ?",
-            (most,),
-        )
-        return [_row(r) for r in rows]
-
     def of_session(self, session_id: str, most: int) -> list[Row]:
         """The newest dialogues of a session, newest first."""
         rows = self._all(
@@ -487,9 +478,10 @@ class Index:
         )
         return [_row(r) for r in rows]
 
-    def inbox(self, most: int) -> list[Row]:
-        """Turns that wait for an operator, newest first."""
-        return [_row(r) for r in self._all(_ROW + teaching.INBOX, (most,))]
+    def inbox(self, most: int, *, low: bool) -> list[Row]:
+        """Turns that wait for an operator, newest first; with ``low`` those rated so too."""
+        waiting = teaching.INBOX if low else teaching.HANDED_OVER
+        return [_row(r) for r in self._all(_ROW + waiting, (most,))]
 
     def rated_low_elsewhere(self, most: int) -> list[UUID]:
         """Dialogues that are rated low here and lie elsewhere, latest rating first."""

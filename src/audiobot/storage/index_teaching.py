@@ -36,13 +36,16 @@ CREATE INDEX dialogue_waiting ON dialogue (created, log_id)
     WHERE segment IS NOT NULL AND (handed OR rating <= 2);
 """
 
-INBOX: Final = """
-    INDEXED BY dialogue_waiting WHERE segment IS NOT NULL AND (handed OR rating <= 2)
+_UNSETTLED: Final = """
     AND NOT EXISTS (SELECT 1 FROM settled WHERE settled.log_id = dialogue.log_id)
     AND NOT EXISTS (SELECT 1 FROM dismissal WHERE subject = dialogue.log_id AND dismissed)
     ORDER BY created DESC, log_id DESC LIMIT ?
 """
-"""Its first line has the index's own words: so SQLite knows that the index serves."""
+# The first lines have the indexes' own words: so SQLite knows that they serve.
+INBOX: Final = f"""
+    INDEXED BY dialogue_waiting WHERE segment IS NOT NULL AND (handed OR rating <= 2){_UNSETTLED}"""
+HANDED_OVER: Final = f"""
+    INDEXED BY dialogue_handed WHERE segment IS NOT NULL AND handed{_UNSETTLED}"""
 
 SUGGESTIONS: Final = """
     SELECT segment, byte, length FROM suggestion

@@ -599,10 +599,6 @@ class LocalStore:
         found = await self._load(lambda: self.index.stats(utc_now()))
         return msgspec.structs.replace(found, complete=not self._ahead)
 
-    async def handed_over(self, most: int) -> list[Conversation]:
-        """The newest dialogues that were handed over, newest first."""
-        return await self._load(lambda: self._assembled(self.index.handed_over(most)))
-
     async def rated(
         self, min_rating: int, *, answered: bool, newest: int | None = None
     ) -> AsyncIterator[Conversation]:
@@ -651,9 +647,9 @@ class LocalStore:
         """The newest word on everything that was dismissed or taken back."""
         return await self._load(self.index.dismissals)
 
-    async def inbox(self, most: int) -> list[Conversation]:
-        """Turns that wait for an operator, newest first."""
-        return await self._load(lambda: self._assembled(self.index.inbox(most)))
+    async def inbox(self, most: int, *, low: bool) -> list[Conversation]:
+        """Turns that wait for an operator, newest first; with ``low`` those rated so too."""
+        return await self._load(lambda: self._assembled(self.index.inbox(most, low=low)))
 
     async def rated_low_elsewhere(self, most: int) -> list[UUID]:
         """Dialogues that are rated low here and lie elsewhere."""

@@ -417,10 +417,6 @@ class PostgresStore:
         present = {UUID(row[0]) for row in rows if row[1] == -1}
         return stats_of([row for row in rows if row[1] != -1], now), present
 
-    async def handed_over(self, most: int) -> list[Conversation]:
-        """The newest dialogues that were handed over, newest first."""
-        return [conversation_of(row) for row in await self._read(sql.HANDED_OVER, {"most": most})]
-
     async def rated(
         self, min_rating: int, *, answered: bool, newest: int | None = None
     ) -> AsyncIterator[list[Conversation]]:
@@ -484,9 +480,10 @@ class PostgresStore:
         rows = await self._read(teaching.CORRECTIONS, {})
         return [correction_of(row, row.version) for row in rows]
 
-    async def inbox(self, most: int, ahead: Ahead) -> list[Conversation]:
-        """Turns that wait for an operator, newest first."""
-        rows = await self._read(teaching.INBOX, {"most": most, **_values_of(ahead)})
+    async def inbox(self, most: int, ahead: Ahead, *, low: bool) -> list[Conversation]:
+        """Turns that wait for an operator, newest first; with ``low`` those rated so too."""
+        waiting = teaching.INBOX if low else teaching.HANDED_OVER
+        rows = await self._read(waiting, {"most": most, **_values_of(ahead)})
         return [conversation_of(row) for row in rows]
 
     async def suggestions(self, most: int, ahead: Ahead) -> list[RateConversation]:

@@ -333,10 +333,6 @@ STATS_AND_PRESENT: Final = text(
 )
 """The same, in one snapshot with which of some operations are there already."""
 
-HANDED_OVER: Final = text(
-    DIALOGUE + "WHERE outcome = 'handed_over' ORDER BY logs.created_at DESC, id DESC LIMIT :most"
-)
-
 SOURCES: Final = text(
     'SELECT name, items, imported_at FROM knowledge_sources ORDER BY name COLLATE "C"'
 )

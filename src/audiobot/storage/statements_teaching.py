@@ -107,12 +107,11 @@ _AHEAD: Final = """WITH ahead AS MATERIALIZED (
 """What a journal holds that this database does not have yet: words on what is dismissed,
 corrections that are another by now, turns that are settled there."""
 
-INBOX: Final = text(
-    f"""{_AHEAD}
+_WAITING: Final = f"""{_AHEAD}
     {DIALOGUE}
     JOIN (
         SELECT id AS log_id FROM voice_logs
-        WHERE (outcome = 'handed_over' OR rating <= 2)
+        WHERE {{these}}
             AND NOT EXISTS (SELECT FROM settled_turns WHERE settled_turns.log_id = voice_logs.id
                 AND correction_id NOT IN (SELECT correction_id FROM overruled))
             AND id NOT IN (SELECT log_id FROM here)
@@ -121,7 +120,8 @@ INBOX: Final = text(
     ) AS waiting ON id = waiting.log_id
     ORDER BY logs.created_at DESC, id DESC
     """
-)
+INBOX: Final = text(_WAITING.format(these="(outcome = 'handed_over' OR rating <= 2)"))
+HANDED_OVER: Final = text(_WAITING.format(these="outcome = 'handed_over'"))
 
 SUGGESTIONS: Final = text(
     f"""{_AHEAD}

@@ -99,18 +99,18 @@ class Teaching:
 
     # -- what waits for an operator ----------------------------------------------------------
 
-    async def inbox(self, most: int) -> list[Conversation]:
-        """Turns that wait, newest first."""
+    async def inbox(self, most: int, *, low: bool = True) -> list[Conversation]:
+        """Turns that wait, newest first; without ``low`` only those that were handed over."""
         if not self._homes.hybrid:
-            return await self._local.inbox(most)
+            return await self._local.inbox(most, low=low)
         if self._whole_in_home:
-            return await self._homes.in_home(lambda home: home.inbox(most, Ahead()))
-        here = await self._local.inbox(most)
-        here += await self._rated_low_elsewhere(most)
+            return await self._homes.in_home(lambda home: home.inbox(most, Ahead(), low=low))
+        here = await self._local.inbox(most, low=low)
+        here += await self._rated_low_elsewhere(most) if low else []
         ahead, settled = await self._ahead()
         dismissed = await self._dismissed([c.log_id for c in here], ahead)
         waiting = {c.log_id: c for c in here if c.log_id not in settled | dismissed.keys()}
-        for turn in await self._homes.in_home(lambda home: home.inbox(most, ahead)):
+        for turn in await self._homes.in_home(lambda home: home.inbox(most, ahead, low=low)):
             waiting.setdefault(turn.log_id, turn)
         found = [turn for turn in waiting.values() if await self._waits(turn)]
         return sorted(found, key=lambda c: (c.created_at, c.log_id), reverse=True)[:most]
