@@ -8,6 +8,8 @@ from pathlib import Path
 
 import pytest
 
+from audiobot.answering.sources import EmptyStart
+from audiobot.domain import KnowledgeItem
 from audiobot.ports import Store
 from audiobot.storage.adapter import StorageAdapter
 from tests.conformance import hybrid
@@ -96,6 +98,24 @@ class TestFallbackStore(StoreContract):
         # The key set of the other replicas is not known yet: any id may be one of theirs.
         assert (await store.update_rating(foreign, 5)).status == "pending"
         assert await store.get_conversation(foreign) is None
+
+
+async def test_what_one_process_imports_again_after_an_empty_start_is_heard_by_another(
+    tmp_path: Path, cluster: Cluster, database: str
+):
+    dsn = cluster.dsn(database)
+    item = KnowledgeItem(item_id="i", title="t", answer="a", questions=("q",))
+    async with (
+        hybrid.hybrid(tmp_path / "one", dsn) as one,
+        hybrid.hybrid(tmp_path / "two", dsn) as two,
+    ):
+        await one.replace_knowledge("faq.csv", [item])
+        here, there = await EmptyStart.over(one), await EmptyStart.over(two)
+        assert await there.get_knowledge() == []
+        mark = (await two.changes(None)).mark
+        assert await here.replace_knowledge("faq.csv", [item])
+        assert (await two.changes(mark)).knowledge
+        assert [source.items for source in await there.get_knowledge()] == [(item,)]
 
 
 async def test_g20_ratings_that_share_a_batch_are_counted_once_should_postgres_go(

@@ -108,6 +108,23 @@ async def test_after_an_empty_start_only_what_is_imported_since_counts(tmp_path:
         assert not (await importer.import_file("cat.csv", table("cat"))).changed
 
 
+@pytest.mark.parametrize("animal", ["cat", "lion"])
+async def test_what_one_process_imports_again_after_an_empty_start_counts_in_every_one(
+    tmp_path: Path, animal: str
+) -> None:
+    async with opened(tmp_path / "data") as store:
+        for name in ("cat", "dog"):
+            await Importer(store, Listening()).import_file(f"{name}.csv", table(name))
+        one, two = [await EmptyStart.over(store) for _ in range(2)]
+        assert await names(two) == []
+        imported = await Importer(one, Listening()).import_file("cat.csv", table(animal))
+        assert imported.changed
+        assert await names(one) == await names(two) == ["cat.csv"]
+        (kept,) = await two.get_knowledge()
+        assert kept.items[0].answer == f"It is the {animal}."
+        assert not (await Importer(two, Listening()).import_file("cat.csv", table(animal))).changed
+
+
 @pytest.mark.parametrize(
     ("name", "data", "left"),
     [

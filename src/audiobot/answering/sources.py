@@ -35,16 +35,13 @@ class StartingKnowledge:
             await self._importer.import_file(name, await asyncio.to_thread(read_file, file))
             for name, file in files.items()
         ]
-        before, now = self._recall(), await self._moments()
+        before, now = self._recall(), await _moments(self._store)
         for name, moment in before.items():
             if name not in files and now.get(name) == moment:
                 await self._store.replace_knowledge(name, [])
                 imported.append(Imported(name, 0, changed=True, bad_rows=[]))
         self._remember({name: moment for name, moment in now.items() if name in files})
         return imported
-
-    async def _moments(self) -> dict[str, datetime]:
-        return {source.name: source.imported_at for source in await self._store.get_knowledge()}
 
     def _recall(self) -> dict[str, datetime]:
         try:
@@ -63,31 +60,44 @@ class StartingKnowledge:
 class EmptyStart:
     """A store as ``AUDIOBOT_KNOWLEDGE=none`` sees it: what was imported before counts no more.
 
-    It is kept, and counts again once it is imported again or the setting is gone.
+    It is kept, and counts again once it is imported again, by whichever process, or the setting
+    is gone. ``before`` is what there was, by name and moment.
     """
 
-    def __init__(self, store: Store, ignored: set[str]) -> None:
+    def __init__(self, store: Store, before: dict[str, datetime]) -> None:
         self._store = store
-        self._ignored = ignored
+        self._before = before
 
     @classmethod
     async def over(cls, store: Store) -> Store:
         """The view over ``store``; all that it does not change is the store's own."""
-        ignored = {source.name for source in await store.get_knowledge()}
-        return cast("Store", cls(store, ignored))
+        return cast("Store", cls(store, await _moments(store)))
 
     def __getattr__(self, name: str) -> Any:
         return getattr(self._store, name)
 
     async def replace_knowledge(self, name: str, items: Sequence[KnowledgeItem]) -> bool:
         """Keep a source's items, which count from now on."""
+        ignored = await self._is_ignored(name)
         changed = await self._store.replace_knowledge(name, items)
-        if name not in self._ignored:
+        if changed or not ignored:
             return changed
-        self._ignored.remove(name)
+        if await self._is_ignored(name):
+            # The store has just these items and would keep their moment: no other process, which
+            # ignores them too, would hear of it.
+            await self._store.replace_knowledge(name, [])
+            await self._store.replace_knowledge(name, items)
         return True
 
     async def get_knowledge(self) -> list[KnowledgeSource]:
         """Every source that was imported since the start."""
         sources = await self._store.get_knowledge()
-        return [source for source in sources if source.name not in self._ignored]
+        return [s for s in sources if s.imported_at != self._before.get(s.name)]
+
+    async def _is_ignored(self, name: str) -> bool:
+        before = self._before.get(name)
+        return before is not None and before == (await _moments(self._store)).get(name)
+
+
+async def _moments(store: Store) -> dict[str, datetime]:
+    return {source.name: source.imported_at for source in await store.get_knowledge()}
