@@ -11,6 +11,7 @@ from pathlib import Path
 import httpx
 import pytest
 
+from tests.integration.operator import visitors, words_of
 from tests.integration.raw import assert_error
 from tests.servers import Server, client_of, serving
 
@@ -36,6 +37,15 @@ def trusting_nobody(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Server
     """Three questions an hour, no proxy trusted."""
     data = tmp_path_factory.mktemp("nobody") / "data"
     with serving(data, AUDIOBOT_RATE_LIMIT="3/hour") as running:
+        yield running
+        running.kill()  # how it stops is another test's
+
+
+@pytest.fixture
+def guarded(tmp_path: Path) -> Iterator[Server]:
+    """Three guesses an hour at the operator's token."""
+    settings = {"AUDIOBOT_RATE_LIMIT": "3/hour", "AUDIOBOT_OPERATOR_TOKEN": "operator-token-7"}
+    with serving(tmp_path / "data", **settings) as running:
         yield running
         running.kill()  # how it stops is another test's
 
@@ -74,6 +84,19 @@ def test_questions_and_ratings_have_a_limit_each(limited: Server) -> None:
         for _ in range(4)
     ]
     assert rated == [200, 200, 200, 429]
+
+
+def test_who_guesses_at_the_operators_token_is_told_when_to_come_again(
+    guarded: Server,
+) -> None:
+    with visitors() as visit:
+        visitor = visit(guarded)
+        statuses = [visitor.sign_in("x" * 20).status_code for _ in range(3)]
+        refused = visitor.sign_in("x" * 20)
+    assert (statuses, refused.status_code) == ([401] * 3, 429)
+    seconds = refused.headers["retry-after"]
+    assert 1 <= int(seconds) <= 3_600
+    assert seconds in words_of(refused)
 
 
 def test_bad_input_counts_too(limited: Server) -> None:

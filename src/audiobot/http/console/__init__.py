@@ -57,10 +57,13 @@ def make_router(services: Services) -> APIRouter:
 
 
 def _sign_in_page(visit: Visit, services: Services, error: AudioBotError | None = None) -> Response:
-    words, status = "", 200
+    words, status, retry = "", 200, None
     if error is not None:
-        retry = {"retry_after": getattr(error, "retry_after", "")}
-        words = error_text(error.code, visit.language, {**error.details, **retry})
+        retry = getattr(error, "retry_after", None)
+        words = error_text(error.code, visit.language, {**error.details, "retry_after": retry})
         status = wire.status_of(error)
     configured = services.access.token_configured
-    return visit.page("sign_in.html", status, words=words, configured=configured)
+    response = visit.page("sign_in.html", status, words=words, configured=configured)
+    if retry is not None:
+        response.headers["Retry-After"] = str(retry)
+    return response
