@@ -62,6 +62,14 @@ def test_every_section_says_what_it_means_what_is_safe_and_what_to_do() -> None:
         assert words == ["Means", "Safe", "Do"], section[:40]
 
 
+def test_the_unit_leaves_to_its_settings_what_they_can_say() -> None:
+    """What its command line says no line of /etc/audiobot.env can change."""
+    unit = (ROOT / "deploy" / "audiobot.service").read_text()
+    (command,) = re.findall(r"^ExecStart=(.+)$", unit, re.MULTILINE)
+    assert command.split()[1:] == ["serve", "--host", "127.0.0.1"]
+    assert "EnvironmentFile=-/etc/audiobot.env" in unit
+
+
 def test_the_panels_of_the_dashboard_do_not_lie_upon_each_other() -> None:
     taken: set[tuple[int, int]] = set()
     for panel in DASHBOARD["panels"]:
