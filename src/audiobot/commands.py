@@ -24,7 +24,7 @@ from rich.progress import track
 
 from audiobot import __version__
 from audiobot.answering.knowledge import find_files, read_file, shown, source_name
-from audiobot.domain import Language
+from audiobot.domain import Language, StorageMode
 from audiobot.errors import AudioBotError, SetupError
 from audiobot.http.app import create_app
 from audiobot.main import make_language_model, open_services
@@ -44,6 +44,7 @@ if TYPE_CHECKING:
     from audiobot.storage.dsn import Dsn
 
 _LOCAL = "127.0.0.1"
+_WITH_DATABASE: tuple[StorageMode, ...] = ("postgres", "fallback", "recovering")
 
 
 class Check(NamedTuple):
@@ -237,13 +238,13 @@ async def _export_to(
         file.flush()
 
 
-async def list_questions(settings: Settings, language: Language, limit: int) -> list[str]:
 def _warn(code: str, language: Language) -> None:
     """A sentence beside the output, not in it."""
     told = sentence(code, language)
     Console(stderr=True, soft_wrap=True).print(told, markup=False, highlight=False)
 
 
+async def list_questions(settings: Settings, language: Language, limit: int) -> list[str]:
     """What waits for an answer, newest first, a line each: when, and what was asked."""
     async with door(settings, language) as client:
         response = await client.get("/api/learning/questions", params={"limit": limit})
@@ -362,17 +363,17 @@ async def inspect(language: Language) -> list[Check]:
     checks = [*_installed(language), *_directory_checks(settings, language)]
     unknown = sentence("doctor_unknown_setting", language)
     checks.extend(Check("note", name, unknown) for name in unknown_names(os.environ))
-    if settings.database_url is None:
-        checks.append(Check("note", "PostgreSQL", sentence("doctor_no_database", language)))
-    else:
+    served, mode = await _health_check(settings, language)
+    if settings.database_url is not None:
         checks.append(await _database_check(settings.database_url.get_secret_value(), language))
+    else:
+        code = "doctor_database_elsewhere" if mode in _WITH_DATABASE else "doctor_no_database"
+        checks.append(Check("note", "PostgreSQL", sentence(code, language)))
     if settings.llm_base_url is None and settings.llm_model is None:
         checks.append(Check("note", "language model", sentence("doctor_no_model", language)))
     else:
         checks.append(await _model_check(settings, language))
-    if read_server_note(settings.data_dir) is not None:
-        checks.append(await _health_check(settings, language))
-    return checks
+    return [*checks, *served]
 
 
 async def _database_check(url: str, language: Language) -> Check:
@@ -447,11 +448,18 @@ async def _model_check(settings: Settings, language: Language) -> Check:
     return Check("bad", "language model", sentence("doctor_model_away", language))
 
 
-async def _health_check(settings: Settings, language: Language) -> Check:
+async def _health_check(
+    settings: Settings, language: Language
+) -> tuple[list[Check], StorageMode | None]:
+    """What the server that owns the directory says of itself, if there is one, and its mode."""
+    if read_server_note(settings.data_dir) is None:
+        return [], None
     try:
         async with door(settings, language) as client:
             body = _checked(await client.get("/api/health"))
     except SetupError as error:
-        return Check("bad", "health", sentence(error.code, language, **error.details))
+        wrong = sentence(error.code, language, **error.details)
+        return [Check("bad", "health", wrong)], None
     verdict: Literal["ok", "bad"] = "ok" if body["services"]["storage"] else "bad"
-    return Check(verdict, "health", f"{body['status']}. {body['storage']['summary']}")
+    said = Check(verdict, "health", f"{body['status']}. {body['storage']['summary']}")
+    return [said], body["storage"]["mode"]

@@ -266,8 +266,8 @@ _SENTENCES: Final[dict[str, tuple[str, str]]] = {
         "DATABASE_URL and the server.",
     ),
     "migrate_without_database": (
-        "Переносить некуда: задайте DATABASE_URL.",
-        "There is nothing to migrate: set DATABASE_URL.",
+        "Обновлять нечего: задайте DATABASE_URL, такой же, как у сервера.",
+        "There is nothing to migrate: set DATABASE_URL, the one that the server has.",
     ),
     "migrated": (
         "База данных обновлена: {before} → {after}.",
@@ -449,6 +449,12 @@ _SENTENCES: Final[dict[str, tuple[str, str]]] = {
     "doctor_no_database": (
         "не настроен, и это не ошибка: диалоги лежат в журнале на этой машине.",
         "not configured, and that is fine: dialogues are in the journal on this machine.",
+    ),
+    "doctor_database_elsewhere": (
+        "не проверен: у работающего здесь сервера есть DATABASE_URL, у этой команды — нет. Дайте "
+        "ей файл настроек сервера (обычно /etc/audiobot.env).",
+        "not looked at: the server that runs here has a DATABASE_URL, this command has none. Give "
+        "it the server's environment file (as a rule /etc/audiobot.env).",
     ),
     "doctor_no_model": (
         "не настроена, и это не ошибка: бот отвечает словами компании.",

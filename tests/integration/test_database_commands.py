@@ -7,11 +7,12 @@ from pathlib import Path
 
 import pytest
 
+from audiobot.messages import sentence
 from audiobot.storage.dsn import parse_dsn
 from audiobot.storage.schema import REVISION
 from audiobot.storage.upgrading import downgrade
 from tests.postgres import Cluster
-from tests.servers import run
+from tests.servers import run, serving
 
 
 def postgres_line(data: Path, url: str, exit_code: int) -> str:
@@ -29,6 +30,19 @@ def test_the_doctor_tells_version_place_latency_and_extensions(
     line = postgres_line(tmp_path / "data", cluster.dsn(database), 0)
     assert line.startswith(f"ok  PostgreSQL: {version}, {cluster.host}:{cluster.port}/{database}")
     assert re.search(r", \d+\.\d ms, plpgsql$", line)
+
+
+def test_the_doctor_without_the_servers_database_url_does_not_call_that_fine(
+    cluster: Cluster, database: str, tmp_path: Path
+) -> None:
+    data = tmp_path / "data"
+    with serving(data, DATABASE_URL=cluster.dsn(database)) as server:
+        server.wait_for_mode("postgres")
+        line = postgres_line(data, "", 0)
+    assert line == f"note  PostgreSQL: {sentence('doctor_database_elsewhere', 'en')}"
+    with serving(tmp_path / "alone"):
+        line = postgres_line(tmp_path / "alone", "", 0)
+    assert line == f"note  PostgreSQL: {sentence('doctor_no_database', 'en')}"
 
 
 @pytest.mark.parametrize(

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import os
 import re
+import subprocess
 from pathlib import Path
 
 import pytest
@@ -18,7 +20,8 @@ ENGLISH, RUSSIAN = ((ROOT / name).read_text() for name in ("README.md", "README.
     [
         r"^(#+) ",
         r"^\d\. ",
-        r"^ *(make \w+|AUDIOBOT_\w+=|sudo \S+ \S+ \w+|\.venv/bin/audiobot \w+)",
+        r"^ *(make \w+|AUDIOBOT_\w+=|DATABASE_URL=|audiobot\(\).+|exec .+|audiobot \w+)",
+        r"^(\.venv/bin/audiobot \w+)",
         r"^\| (`[^|]+`) \|",
         r"\]\(((?:docs|deploy|CONTRIBUTING)[^)]*)\)",
         r"\b(\d+\.\d+)\b",
@@ -37,3 +40,42 @@ def test_every_setting_that_is_ours_is_told_of(text: str) -> None:
     ours = {n.upper() for n, f in Settings.model_fields.items() if f.validation_alias is None}
     assert ours <= told
     assert "AUDIOBOT_DATA_DIR=/var/lib/audiobot" in text
+
+
+SETTINGS = """
+# openssl rand -hex 24
+AUDIOBOT_OPERATOR_TOKEN=0123abcd
+DATABASE_URL='postgresql://u:p$w;d@db/x?sslmode=require&connect_timeout=5'
+"""
+
+
+@pytest.mark.parametrize("text", [ENGLISH, RUSSIAN])
+def test_the_command_of_an_installed_server_has_its_settings(text: str, tmp_path: Path) -> None:
+    (command,) = re.findall(r"^ +(audiobot\(\) \{.+?; \})$", text, re.MULTILINE | re.DOTALL)
+    (tmp_path / "env").write_text(SETTINGS)
+    program = tmp_path / "program"
+    told = '"$AUDIOBOT_OPERATOR_TOKEN" "$DATABASE_URL" "$AUDIOBOT_DATA_DIR" "$@"'
+    program.write_text(f"#!/bin/sh\nprintf '%s\\n' {told}\n")
+    program.chmod(0o755)
+    for installed, ours in (
+        ("/etc/audiobot.env", tmp_path / "env"),
+        ("/opt/audiobot/.venv/bin/audiobot", program),
+        ("sudo ", ""),
+    ):
+        assert command.count(installed) == 1
+        command = command.replace(installed, str(ours))
+    done = subprocess.run(
+        ["sh", "-c", f"{command}\naudiobot import 'two words.csv'"],
+        env={"PATH": os.environ["PATH"]},
+        capture_output=True,
+        text=True,
+        timeout=30,
+    )
+    assert done.stderr == ""
+    assert done.stdout.splitlines() == [
+        "0123abcd",
+        "postgresql://u:p$w;d@db/x?sslmode=require&connect_timeout=5",
+        "/var/lib/audiobot",
+        "import",
+        "two words.csv",
+    ]
