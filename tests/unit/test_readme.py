@@ -42,6 +42,13 @@ def test_every_setting_that_is_ours_is_told_of(text: str) -> None:
     assert "AUDIOBOT_DATA_DIR=/var/lib/audiobot" in text
 
 
+@pytest.mark.parametrize("text", [ENGLISH, RUSSIAN])
+def test_what_machines_that_share_a_database_must_share_is_told_where_they_are(text: str) -> None:
+    (section,) = re.findall(r"^### \S+ PostgreSQL$(.+?)^### ", text, re.MULTILINE | re.DOTALL)
+    for name in ("AUDIOBOT_SECRET", "AUDIOBOT_OPERATOR_TOKEN", "AUDIOBOT_RATE_LIMIT"):
+        assert f"`{name}`" in section
+
+
 SETTINGS = """
 # openssl rand -hex 24
 AUDIOBOT_OPERATOR_TOKEN=0123abcd
