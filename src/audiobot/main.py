@@ -151,7 +151,8 @@ async def open_core(
         cache = directory.path / "cache" / "vectors.npz"
         embedding = EmbeddingService(cache, shipped_vectors(), meter=meter)
         stack.callback(embedding.close)
-        known = await EmptyStart.over(store) if settings.knowledge == _NO_KNOWLEDGE else store
+        empty = settings.knowledge == _NO_KNOWLEDGE
+        known = EmptyStart.over(store, directory.since) if empty else store
         answerer = KnowledgeAnswerer(
             known,
             embedding,

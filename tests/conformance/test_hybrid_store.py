@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 
 from audiobot.answering.sources import EmptyStart
-from audiobot.domain import KnowledgeItem
+from audiobot.domain import KnowledgeItem, utc_now
 from audiobot.ports import Store
 from audiobot.storage.adapter import StorageAdapter
 from tests.conformance import hybrid
@@ -110,7 +110,8 @@ async def test_what_one_process_imports_again_after_an_empty_start_is_heard_by_a
         hybrid.hybrid(tmp_path / "two", dsn) as two,
     ):
         await one.replace_knowledge("faq.csv", [item])
-        here, there = await EmptyStart.over(one), await EmptyStart.over(two)
+        since = utc_now()
+        here, there = EmptyStart.over(one, since), EmptyStart.over(two, since)
         assert await there.get_knowledge() == []
         mark = (await two.changes(None)).mark
         assert await here.replace_knowledge("faq.csv", [item])

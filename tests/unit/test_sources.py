@@ -10,6 +10,7 @@ import pytest
 
 from audiobot.answering.knowledge import Importer
 from audiobot.answering.sources import EmptyStart, StartingKnowledge
+from audiobot.domain import utc_now
 from audiobot.ports import Store
 from tests.conformance.local import opened
 
@@ -94,7 +95,7 @@ async def test_a_memory_that_is_damaged_is_no_reason_not_to_start(
 async def test_after_an_empty_start_only_what_is_imported_since_counts(tmp_path: Path) -> None:
     async with opened(tmp_path / "data") as store:
         await Importer(store, Listening()).import_file("cat.csv", table("cat"))
-        empty = await EmptyStart.over(store)
+        empty = EmptyStart.over(store, utc_now())
         assert await names(empty) == []
         listening = Listening()
         importer = Importer(empty, listening)
@@ -115,11 +116,14 @@ async def test_what_one_process_imports_again_after_an_empty_start_counts_in_eve
     async with opened(tmp_path / "data") as store:
         for name in ("cat", "dog"):
             await Importer(store, Listening()).import_file(f"{name}.csv", table(name))
-        one, two = [await EmptyStart.over(store) for _ in range(2)]
+        since = utc_now()
+        one, two = [EmptyStart.over(store, since) for _ in range(2)]
         assert await names(two) == []
         imported = await Importer(one, Listening()).import_file("cat.csv", table(animal))
         assert imported.changed
-        assert await names(one) == await names(two) == ["cat.csv"]
+        started_anew = EmptyStart.over(store, since)
+        for each in (one, two, started_anew):
+            assert await names(each) == ["cat.csv"]
         (kept,) = await two.get_knowledge()
         assert kept.items[0].answer == f"It is the {animal}."
         assert not (await Importer(two, Listening()).import_file("cat.csv", table(animal))).changed

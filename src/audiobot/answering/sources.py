@@ -61,17 +61,17 @@ class EmptyStart:
     """A store as ``AUDIOBOT_KNOWLEDGE=none`` sees it: what was imported before counts no more.
 
     It is kept, and counts again once it is imported again, by whichever process, or the setting
-    is gone. ``before`` is what there was, by name and moment.
+    is gone. ``since`` is the server's start, the same for all its workers, whenever they start.
     """
 
-    def __init__(self, store: Store, before: dict[str, datetime]) -> None:
+    def __init__(self, store: Store, since: datetime) -> None:
         self._store = store
-        self._before = before
+        self._since = since
 
     @classmethod
-    async def over(cls, store: Store) -> Store:
+    def over(cls, store: Store, since: datetime) -> Store:
         """The view over ``store``; all that it does not change is the store's own."""
-        return cast("Store", cls(store, await _moments(store)))
+        return cast("Store", cls(store, since))
 
     def __getattr__(self, name: str) -> Any:
         return getattr(self._store, name)
@@ -92,11 +92,11 @@ class EmptyStart:
     async def get_knowledge(self) -> list[KnowledgeSource]:
         """Every source that was imported since the start."""
         sources = await self._store.get_knowledge()
-        return [s for s in sources if s.imported_at != self._before.get(s.name)]
+        return [source for source in sources if source.imported_at >= self._since]
 
     async def _is_ignored(self, name: str) -> bool:
-        before = self._before.get(name)
-        return before is not None and before == (await _moments(self._store)).get(name)
+        moment = (await _moments(self._store)).get(name)
+        return moment is not None and moment < self._since
 
 
 async def _moments(store: Store) -> dict[str, datetime]:

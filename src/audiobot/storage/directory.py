@@ -51,12 +51,14 @@ class ServerNote(msgspec.Struct, frozen=True):
 class DataDirectory:
     """A directory that belongs to this process until ``release``, by a lock the kernel drops.
 
+    ``since`` is the moment from which on it does; workers that are forked later know it too.
     Made for its owner's eyes alone when it is not there; one that is there keeps its mode.
     Raises ``SetupError`` when it is another's, unwritable or full.
     """
 
     def __init__(self, path: Path) -> None:
         self.path = path
+        self.since = utc_now()
         try:
             if not path.is_dir():
                 path.parent.mkdir(parents=True, exist_ok=True)
