@@ -184,6 +184,26 @@ async def test_g20_totals_are_right_where_the_note_of_what_was_carried_is_gone(
             await asyncio.sleep(0.01)
 
 
+async def test_g20_totals_are_right_in_the_next_outage_too(
+    tmp_path: Path, cluster: Cluster, database: str, nowhere: str, proxy: Proxy
+):
+    """Killed before it was carried again, and PostgreSQL is away at the next start."""
+    data, before, killed = (tmp_path / name for name in ("data", "before", "killed"))
+    async with hybrid(data, nowhere, mode="fallback") as store:
+        await asyncio.gather(*(store.add_conversation(None, f"q{n}", "a", "s") for n in range(900)))
+    shutil.copytree(data, before)
+    async with hybrid(data, cluster.dsn(database)) as store:
+        await wait_until_carried(store)
+    dsn = cluster.dsn(database, host=proxy.host, port=proxy.port)
+    with psycopg.connect(cluster.dsn(database)) as other:
+        identity = (before / "journal" / "0" / "identity").read_text()
+        other.execute("UPDATE replay_cursors SET moved_at = now() WHERE journal = %s", [identity])
+        async with hybrid(before, dsn, mode="recovering"):  # and it stays so: the cursor is held
+            shutil.copytree(before, killed)
+    async with hybrid(killed, nowhere, mode="fallback") as store:
+        assert (await store.get_stats()).total_interactions == 900
+
+
 async def test_g13_a_slot_that_cannot_be_opened_keeps_no_other_waiting(
     tmp_path: Path, cluster: Cluster, database: str, nowhere: str
 ):

@@ -194,6 +194,7 @@ class StorageAdapter:
         self._op_ids = OperationIds()
         self._pending: set[UUID] = set()
         self._adoption = Adoption()
+        self._there_up_to = 0
         self._recent_keys: OrderedDict[bytes, tuple[bytes, Committed]] = OrderedDict()
         self._alone_with: WeakValueDictionary[bytes, asyncio.Lock] = WeakValueDictionary()
 
@@ -328,10 +329,20 @@ class StorageAdapter:
         self._keys_known = True
         cursor = await self._postgres.cursor(self._local.journal.identity)
         async with self._tally.lock:
-            async for perhaps in self._local.reset_cursor(cursor):
-                _, there = await self._postgres.stats(perhaps)
-                self._tally.carried(o for o in perhaps if o.op_id in there)
+            await self._take_stock(self._postgres, cursor)
         await self._snapshot()
+
+    async def _take_stock(self, postgres: PostgresStore, cursor: int) -> None:
+        """Begin to carry at the cursor, and count as there what PostgreSQL has beyond it."""
+        self._there_up_to, whole = 0, True
+        async for perhaps in self._local.reset_cursor(cursor):
+            _, there = await postgres.stats(operation for _, operation in perhaps)
+            self._tally.carried(o for _, o in perhaps if o.op_id in there)
+            for number, operation in perhaps:
+                told = isinstance(operation, AddConversation | RateConversation)
+                whole = whole and (operation.op_id in there or not told)
+                if whole:
+                    self._there_up_to = number
 
     async def _keep_house(self) -> None:
         assert self._postgres is not None
@@ -349,7 +360,7 @@ class StorageAdapter:
         async with self._tally.lock, self._postgres.pause:
             stats, present = await self._counted(self._postgres)
             self._tally.renew(stats, present)
-            carried = self._local.replayed
+            carried = max(self._local.replayed, self._there_up_to)
         self._know_sources(await self._postgres.knowledge())
         self._teaching.learned(await self._postgres.corrections())
         remembered = _Remembered(

@@ -303,26 +303,26 @@ class LocalStore:
                 break
         return operations, last
 
-    async def reset_cursor(self, sequence: int) -> AsyncIterator[list[Operation]]:
+    async def reset_cursor(self, sequence: int) -> AsyncIterator[list[tuple[int, Operation]]]:
         """PostgreSQL says up to where it has this journal: from there on it is carried again.
 
-        Gives, a few at a time, what it may have although nobody here was told: the reply to a
-        replay was lost, or the note of it. It is no more than that, for of two copies of a
-        directory each has its own records under the numbers after: what was not carried from here
-        is carried.
+        Gives, a few at a time and with its numbers, what it may have although nobody here was
+        told: the reply to a replay was lost, or the note of it. It is no more than that, for of two
+        copies of a directory each has its own records under the numbers after: what was not carried
+        from here is carried.
         """
         perhaps = self._between(self.replayed, sequence)
         self.replayed = max(self.journal.trimmed, min(sequence, self.replayed))
         while operations := await self._reader(lambda: [*islice(perhaps, _AT_A_TIME)]):
             yield operations
 
-    def _between(self, after: int, last: int) -> Iterator[Operation]:
+    def _between(self, after: int, last: int) -> Iterator[tuple[int, Operation]]:
         for record in self.journal.read_from(after + 1) if last > after else ():
             if isinstance(record, Entry):
                 if record.sequence > last:
                     break
                 with contextlib.suppress(msgspec.MsgspecError):
-                    yield decode(record.payload)
+                    yield record.sequence, decode(record.payload)
 
     async def carried(self, sequence: int) -> None:
         """Everything up to ``sequence`` is safe in PostgreSQL; when that is all, let go of it."""
