@@ -29,6 +29,8 @@ from tests.postgres import Cluster
 from tests.proxy import Proxy, free_port
 
 KEY = Idempotency(b"k" * 16, b"r" * 16)
+LATER = b"\x81\xa4type\xa5later"
+"""An operation of a kind that nobody here knows."""
 
 
 async def asked(store: StorageAdapter, *questions: str) -> set[UUID]:
@@ -101,17 +103,22 @@ async def test_g11_a_record_damaged_on_its_way_is_counted_and_its_file_is_set_as
     assert kept.read_bytes() == spoiled
 
 
+def write_as_a_later_version(data: Path) -> None:
+    """Leave such a record in a journal that nobody has open."""
+    journal = Journal(data / "journal" / "0")
+    journal.stage(LATER)
+    journal.commit()
+    journal.close()
+
+
 @pytest.mark.parametrize("slot", [0, 1], ids=["by its owner", "by who adopts it"])
 async def test_g11_a_record_of_a_later_version_is_set_aside_where_others_are_carried(
     slot: int, tmp_path: Path, cluster: Cluster, database: str, nowhere: str
 ):
-    data, unknown = tmp_path / "data", b"\x81\xa4type\xa5later"
+    data = tmp_path / "data"
     async with hybrid(data, nowhere, mode="fallback") as store:
         told = await asked(store, "before")
-    journal = Journal(data / "journal" / "0")
-    journal.stage(unknown)
-    journal.commit()
-    journal.close()
+    write_as_a_later_version(data)
     async with hybrid(data, nowhere, mode="fallback") as store:
         told |= await asked(store, "after")
     async with hybrid(data, cluster.dsn(database), slot=slot) as store:
@@ -119,19 +126,16 @@ async def test_g11_a_record_of_a_later_version_is_set_aside_where_others_are_car
         await wait_until_carried(store)
         await eventually(lambda: store.status().refused == 1, "the count")
     [kept] = data.glob("journal/0/set-aside/refused-*.msgpack")
-    assert kept.read_bytes() == unknown
+    assert kept.read_bytes() == LATER
 
 
 async def test_g11_where_nothing_can_be_set_aside_nothing_is_passed_over(
     tmp_path: Path, cluster: Cluster, database: str, nowhere: str
 ):
-    data, unknown = tmp_path / "data", b"\x81\xa4type\xa5later"
+    data = tmp_path / "data"
     async with hybrid(data, nowhere, mode="fallback") as store:
         told = await asked(store, *map(str, range(BATCH + 1)))  # the second batch meets it
-    journal = Journal(data / "journal" / "0")
-    journal.stage(unknown)
-    journal.commit()
-    journal.close()
+    write_as_a_later_version(data)
     async with hybrid(data, nowhere, mode="fallback") as store:
         told |= await asked(store, "after")
     aside = data / "journal" / "0" / "set-aside"
@@ -142,7 +146,7 @@ async def test_g11_where_nothing_can_be_set_aside_nothing_is_passed_over(
         aside.unlink()
         await wait_until_carried(store)
         assert dialogues_in(cluster, database).keys() == told
-    assert [kept.read_bytes() for kept in aside.iterdir()] == [unknown]
+    assert [kept.read_bytes() for kept in aside.iterdir()] == [LATER]
 
 
 async def test_g11_what_is_damaged_in_a_dead_workers_journal_is_counted(

@@ -12,7 +12,6 @@ import contextlib
 import time
 from collections import OrderedDict
 from collections.abc import AsyncIterator, Callable, Iterable, Sequence
-from datetime import timedelta
 from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Final
@@ -66,6 +65,7 @@ from audiobot.storage.local import LocalStore
 from audiobot.storage.memory import MAX_BYTES, MAX_CONVERSATIONS, SafeInMemoryStorage
 from audiobot.storage.modes import ModeState, Switched
 from audiobot.storage.operations import (
+    DAY,
     AddConversation,
     Committed,
     Correct,
@@ -97,7 +97,6 @@ _RECENT_KEYS: Final = 10_000
 _MOST_PENDING: Final = 20_000
 """Ratings that wait to be learned with their dialogue; more are learned by the next start."""
 _DRAIN_SECONDS: Final = 5.0
-_DAY: Final = timedelta(hours=24)
 
 
 class _Remembered(msgspec.Struct, frozen=True):
@@ -461,7 +460,7 @@ class StorageAdapter:
     def _recent_under(self, key: Idempotency) -> Committed | None:
         """What this process committed under the same Idempotency-Key in the last 24 hours."""
         request, committed = self._recent_keys.get(key.key, (key.request, None))
-        if committed is None or moment_of(committed.operation) < utc_now() - _DAY:
+        if committed is None or moment_of(committed.operation) < utc_now() - DAY:
             return None
         if request != key.request:
             raise IdempotencyMismatch("idempotency_mismatch")

@@ -51,8 +51,8 @@ class ServerNote(msgspec.Struct, frozen=True):
 class DataDirectory:
     """A directory that belongs to this process until ``release``, by a lock the kernel drops.
 
-    ``since`` is the moment from which on it does; workers that are forked later know it too.
     Made for its owner's eyes alone when it is not there; one that is there keeps its mode.
+    ``since`` is the moment from which on it is ours; workers that are forked later know it too.
     Raises ``SetupError`` when it is another's, unwritable or full.
     """
 

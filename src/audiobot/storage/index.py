@@ -37,6 +37,7 @@ from audiobot.storage import index_teaching as teaching
 from audiobot.storage.frames import Gap
 from audiobot.storage.journal import Position, replace_file
 from audiobot.storage.operations import (
+    DAY,
     AddConversation,
     Correct,
     Dismiss,
@@ -537,7 +538,7 @@ class Index:
 
     def stats(self, now: datetime) -> Stats:
         """Totals from the summary; the last day's from the rows themselves."""
-        since = microseconds(now - timedelta(hours=24))
+        since = microseconds(now - DAY)
         with self._read_lock:
             # One statement, one snapshot: a commit between two would tear the numbers.
             counts = dict(

@@ -12,7 +12,7 @@ import hashlib
 import random
 import secrets
 import time
-from datetime import datetime
+from datetime import datetime, timedelta
 from typing import Final, NamedTuple
 from uuid import UUID
 
@@ -25,6 +25,9 @@ from audiobot.domain import (
     KnowledgeSource,
     ModelMetrics,
 )
+
+DAY: Final = timedelta(hours=24)
+"""How long a key is known, and a dialogue counts as recent, in every home."""
 
 
 class OperationIds:

@@ -56,6 +56,7 @@ from audiobot.storage.dsn import Dsn
 from audiobot.storage.homes import READ_SECONDS, WRITE_SECONDS, Ahead
 from audiobot.storage.index_teaching import Verdict
 from audiobot.storage.operations import (
+    DAY,
     AddConversation,
     Committed,
     Operation,
@@ -76,7 +77,6 @@ _FOLD_ABOVE: Final = 2_000
 _FOLD_AT_ONCE: Final = 50_000
 _OVERLAP: Final = timedelta(seconds=8)
 """A rating is dated before its transaction commits: what is heard is heard again for so long."""
-_DAY: Final = timedelta(hours=24)
 _FIRST: Final = (datetime(1, 1, 1, tzinfo=UTC), UUID(int=0))
 
 
@@ -394,7 +394,7 @@ class PostgresStore:
         async def work(session: Session) -> Committed | None:
             batch = Batch(session, live=True, careful=False)
             kept = (await batch.known([idempotency])).get(idempotency.key)
-            if kept is None or kept.at < utc_now() - _DAY:
+            if kept is None or kept.at < utc_now() - DAY:
                 return None
             if kept.request != idempotency.request:
                 raise IdempotencyMismatch("idempotency_mismatch")
@@ -409,7 +409,7 @@ class PostgresStore:
             {"op_id": o.op_id, "log_id": about(o) if isinstance(o, AddConversation) else None}
             for o in doubtful
         ]
-        values: dict[str, object] = {"since": now - _DAY}
+        values: dict[str, object] = {"since": now - DAY}
         statement = sql.STATS
         if asked:
             statement, values["doubtful"] = sql.STATS_AND_PRESENT, as_json(asked)

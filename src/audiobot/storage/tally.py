@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Iterable
-from datetime import timedelta
 from typing import Final, NamedTuple
 from uuid import UUID
 
@@ -17,13 +16,13 @@ import msgspec
 from audiobot.domain import Conversation, Stats, utc_now
 from audiobot.storage.memory import SafeInMemoryStorage
 from audiobot.storage.operations import (
+    DAY,
     AddConversation,
     Committed,
     Operation,
     RateConversation,
 )
 
-_DAY: Final = timedelta(hours=24)
 _BUCKETS: Final = 6
 _MOST: Final = 200_000
 """Operations remembered one by one; in a longer outage the rest counts until it is carried."""
@@ -66,7 +65,7 @@ def effect_of(
 
 
 def _is_recent(told: Conversation) -> bool:
-    return told.created_at >= utc_now() - _DAY
+    return told.created_at >= utc_now() - DAY
 
 
 class _Part(NamedTuple):
