@@ -124,7 +124,7 @@ async def test_g20_ratings_that_share_a_batch_are_counted_once_should_postgres_g
 ):
     async with hybrid.hybrid(tmp_path / "data", cluster.dsn(database)) as store:
         kept = [await store.add_conversation(None, "m", "r", "s") for _ in range(2)]
-        await store._snapshot()
+        await store._snapshot.renew(store._postgres)
         # The first rating leaves alone; the others gather behind it and share a batch.
         ratings = [(kept[0], 3), (kept[1], 1), (kept[1], 5), (kept[1], 4)]
         await asyncio.gather(*(store.update_rating(c.log_id, r) for c, r in ratings))

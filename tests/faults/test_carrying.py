@@ -223,7 +223,7 @@ async def test_g13_a_slot_that_cannot_be_opened_keeps_no_other_waiting(
         await eventually(lambda: dialogues_in(cluster, database).keys() == told, "the whole one")
         await eventually(lambda: store.status().refused == 0)
         for _ in range(20):
-            await store._keep_house()
+            await store._snapshot.keep_house(store._postgres)
         opened = [f.path for f in psutil.Process().open_files()]
         assert not [path for path in opened if f"{os.sep}journal{os.sep}1{os.sep}" in path]
 

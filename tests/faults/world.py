@@ -414,7 +414,7 @@ class World:
         assert Counter({r: int(n) for r, n in summed if n}) == recount
         rated = Counter({r: n for r, n in recount.items() if r})
         assert _numbers(self._call(self.store.get_stats())) == _totals(rated, len(rows))
-        self.runner.run(self.store._keep_house())
+        self.runner.run(self.store._snapshot.keep_house(self.store._postgres))
         assert _numbers(self.store._tally.told()) == _totals(rated, len(rows))
         self.read_knowledge()
         kept = dict(self._sql("SELECT name, items FROM knowledge_sources"))

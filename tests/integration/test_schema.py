@@ -209,9 +209,10 @@ QUERIES: dict[str, tuple[TextClause, dict[str, Any]]] = {
         sql.STATS_AND_PRESENT,
         {
             "since": "2026-03-01 12:30:31+00",
-            "doubtful": json.dumps([{"op_id": str(ID), "log_id": str(ID)}] * 5),
+            "perhaps": json.dumps([{"op_id": str(ID), "log_id": str(ID)}] * 5),
         },
     ),
+    "present": (sql.PRESENT, {"perhaps": json.dumps([{"op_id": str(ID), "log_id": str(ID)}] * 5)}),
     "handed over": (teaching.HANDED_OVER, WAITING),
     "handed over, with a journal ahead": (teaching.HANDED_OVER, AHEAD),
     "known": (sql.KNOWN, {"keys": json.dumps(["AAAA"] * 50)}),

@@ -11,9 +11,8 @@ import asyncio
 import contextlib
 import time
 from collections import OrderedDict
-from collections.abc import AsyncIterator, Callable, Iterable, Sequence
+from collections.abc import AsyncIterator, Callable, Sequence
 from functools import partial
-from pathlib import Path
 from typing import TYPE_CHECKING, Final
 from uuid import UUID, uuid4
 from weakref import WeakValueDictionary
@@ -60,7 +59,6 @@ from audiobot.errors import (
 from audiobot.ports import NO_METER, ChangeMark, Changes, Meter, Reply
 from audiobot.storage.directory import DataDirectory, DialogueIds, KeySet
 from audiobot.storage.homes import READ_SECONDS, WRITE_SECONDS, Homes
-from audiobot.storage.journal import replace_file
 from audiobot.storage.local import LocalStore
 from audiobot.storage.memory import MAX_BYTES, MAX_CONVERSATIONS, SafeInMemoryStorage
 from audiobot.storage.modes import ModeState, Switched
@@ -81,7 +79,7 @@ from audiobot.storage.operations import (
     with_rating,
 )
 from audiobot.storage.rated import RatedDialogues, with_rating_of
-from audiobot.storage.replay import Adoption, adopt, count_refused
+from audiobot.storage.snapshot import PostgresSnapshot, newest_of
 from audiobot.storage.tally import Tally, effect_of
 from audiobot.storage.teaching import Teaching
 from audiobot.storage.trouble import DatabaseTrouble, DataRefused
@@ -97,19 +95,6 @@ _RECENT_KEYS: Final = 10_000
 _MOST_PENDING: Final = 20_000
 """Ratings that wait to be learned with their dialogue; more are learned by the next start."""
 _DRAIN_SECONDS: Final = 5.0
-
-
-class _Remembered(msgspec.Struct, frozen=True):
-    """What a start in an outage must know: PostgreSQL's totals, knowledge and corrections."""
-
-    stats: Stats
-    knowledge: list[KnowledgeSource]
-    adopted: bool
-    journal: UUID | None = None
-    carried: int = 0
-    """``stats`` count this journal up to this number, and beyond it ``present``."""
-    present: list[UUID] = []
-    corrections: list[Correction] = []
 
 
 def _nothing() -> Stats:
@@ -154,7 +139,6 @@ class StorageAdapter:
         self.in_memory_storage = SafeInMemoryStorage(max_conversations, max_bytes)
         self._directory = directory
         self._ids = ids
-        self._keys = keys
         self._meter = meter
         self._local = LocalStore(
             directory,
@@ -176,10 +160,6 @@ class StorageAdapter:
         self._switch: Switch | None = None
         self._dsn = dsn
         self._seconds = write_seconds, read_seconds
-        self._conflicts = self._orphans = self._refused = 0
-        self._keys_known = not self._hybrid
-        self._adopted = False
-        self._knowledge: list[KnowledgeSource] = []
         self._homes = Homes(
             local=self._local,
             hybrid=self._hybrid,
@@ -191,9 +171,10 @@ class StorageAdapter:
         )
         self._teaching = Teaching(self._homes)
         self._op_ids = OperationIds()
+        self._snapshot = PostgresSnapshot(
+            directory, ids, keys, self._homes, self._tally, self._teaching, meter
+        )
         self._pending: set[UUID] = set()
-        self._adoption = Adoption()
-        self._there_up_to = 0
         self._recent_keys: OrderedDict[bytes, tuple[bytes, Committed]] = OrderedDict()
         self._alone_with: WeakValueDictionary[bytes, asyncio.Lock] = WeakValueDictionary()
 
@@ -203,14 +184,8 @@ class StorageAdapter:
         """Bring the local store up from its journal."""
         self._local.open(progress)
         self._ephemeral = self._directory.ephemeral
-        self._refused = count_refused(self._directory.path / "journal")
         self._missing = sum(last - first + 1 for first, last in self._local.index.gaps())
-        if self._hybrid:
-            counted = self._recall_postgres()
-            self._tally.recall(
-                (operation, counted(number, operation))
-                for number, operation in self._local.operations()
-            )
+        self._snapshot.open()
 
     async def start(self) -> None:
         """Begin to accept, and to look for PostgreSQL."""
@@ -231,9 +206,9 @@ class StorageAdapter:
             self._postgres,
             self._local,
             self._tally,
-            self._meet,
-            self._snapshot,
-            self._keep_house,
+            partial(self._snapshot.meet, self._postgres),
+            partial(self._snapshot.renew, self._postgres),
+            partial(self._snapshot.keep_house, self._postgres),
             self._meter,
         )
         self._switch.start()
@@ -250,7 +225,7 @@ class StorageAdapter:
             await self._switch.close(_DRAIN_SECONDS)
             if self._state.to_postgres:
                 with contextlib.suppress(DatabaseTrouble):
-                    await self._snapshot()
+                    await self._snapshot.renew(self._postgres)
             await self._postgres.close()
         self._state.happen("closing", "closing")
         await self._local.close()
@@ -286,7 +261,7 @@ class StorageAdapter:
         else:
             self.in_memory_storage.apply(operation)
         if isinstance(operation, ReplaceKnowledge):
-            self._knowledge = _newest([*self._knowledge, operation.source])
+            self._snapshot.replaced(operation.source)
         if isinstance(operation, Correct):
             self._teaching.learned([operation.correction])
         self._remember_key(committed)
@@ -307,7 +282,7 @@ class StorageAdapter:
         operation = committed.operation
         self._tally.wrote(operation, effect, journaled=True)
         if isinstance(operation, ReplaceKnowledge):
-            self._knowledge = _newest([*self._knowledge, operation.source])
+            self._snapshot.replaced(operation.source)
         if isinstance(operation, Correct):
             self._teaching.learned([operation.correction])
         if isinstance(operation, RateConversation) and not committed.known:
@@ -317,94 +292,6 @@ class StorageAdapter:
         self._remember_key(committed)  # the journal forgets it when it is carried
         if self._switch is not None:
             self._switch.journaled()
-
-    async def _meet(self) -> None:
-        """PostgreSQL has been reached: exchange keys, find our place, take its totals."""
-        assert self._postgres is not None
-        if self._keys is not None:
-            self._keys.merge(await self._postgres.exchange_keys(self._keys.ids))
-            self._ids.accept(self._keys.ids)
-        self._adopted = await self._postgres.has_adopted()
-        self._keys_known = True
-        cursor = await self._postgres.cursor(self._local.journal.identity)
-        async with self._tally.lock:
-            await self._take_stock(self._postgres, cursor)
-        await self._snapshot()
-
-    async def _take_stock(self, postgres: PostgresStore, cursor: int) -> None:
-        """Begin to carry at the cursor, and count as there what PostgreSQL has beyond it."""
-        self._there_up_to, whole = 0, True
-        async for perhaps in self._local.reset_cursor(cursor):
-            _, there = await postgres.stats(operation for _, operation in perhaps)
-            self._tally.carried(o for _, o in perhaps if o.op_id in there)
-            for number, operation in perhaps:
-                told = isinstance(operation, AddConversation | RateConversation)
-                whole = whole and (operation.op_id in there or not told)
-                if whole:
-                    self._there_up_to = number
-
-    async def _keep_house(self) -> None:
-        assert self._postgres is not None
-        await self._postgres.keep_house()
-        self._conflicts, self._orphans = await self._postgres.findings()
-        await self._snapshot()
-        journals = self._directory.path / "journal"
-        await adopt(journals, self._local.slot, self._postgres, self._adoption, self._meter.adopted)
-        self._refused = await asyncio.to_thread(count_refused, journals)
-
-    async def _snapshot(self) -> None:
-        """Keep what PostgreSQL holds of most use for the time when it cannot be asked."""
-        assert self._postgres is not None
-        # The pause comes second: a batch of the replay on its way shall hold up no live write.
-        async with self._tally.lock, self._postgres.pause:
-            stats, present = await self._counted(self._postgres)
-            self._tally.renew(stats, present)
-            carried = max(self._local.replayed, self._there_up_to)
-        self._know_sources(await self._postgres.knowledge())
-        self._teaching.learned(await self._postgres.corrections())
-        remembered = _Remembered(
-            stats,
-            self._knowledge,
-            self._adopted,
-            self._local.journal.identity,
-            carried,
-            list(present),
-            list(self._teaching.remembered.values()),
-        )
-        path = self._directory.path / "cache" / f"postgres-{self._local.slot}.msgpack"
-        data = msgspec.msgpack.encode(remembered)
-        with contextlib.suppress(OSError):
-            await asyncio.to_thread(partial(_replace, path, data))
-
-    def _know_sources(self, found: list[KnowledgeSource]) -> None:
-        """Keep what PostgreSQL knows; while there is something to carry, it lacks that."""
-        self._knowledge = _newest([*self._knowledge, *found]) if self._overlaid else found
-
-    async def _counted(self, postgres: PostgresStore) -> tuple[Stats, set[UUID]]:
-        """PostgreSQL's totals, and which doubtful operations they count.
-
-        With nothing of ours on its way: the caller holds the pause and the tally's lock. What
-        becomes doubtful while it is asked must be asked about too.
-        """
-        while True:
-            asked = dict(self._tally.doubtful)
-            stats, present = await postgres.stats(asked.values())
-            if self._tally.doubtful.keys() <= asked.keys():
-                return stats, present
-
-    def _recall_postgres(self) -> Callable[[int, Operation], bool]:
-        """Take the remembered totals; returns which operations of the journal they count."""
-        path = self._directory.path / "cache" / f"postgres-{self._local.slot}.msgpack"
-        with contextlib.suppress(OSError, msgspec.MsgspecError):
-            kept = msgspec.msgpack.decode(path.read_bytes(), type=_Remembered)
-            self._tally.renew(kept.stats, set())
-            self._knowledge, self._adopted = kept.knowledge, kept.adopted
-            self._teaching.learned(kept.corrections)
-            if kept.journal == self._local.journal.identity:
-                carried, present = max(kept.carried, self._local.replayed), set(kept.present)
-                return lambda number, operation: number <= carried or operation.op_id in present
-        carried = self._local.replayed
-        return lambda number, operation: number <= carried
 
     # -- writing ---------------------------------------------------------------------------
 
@@ -558,13 +445,13 @@ class StorageAdapter:
         if row is not None and row.position is not None:
             return
         found, _, asked = await self._ask(log_id)
-        if found is None and (asked or not self._any_id):
-            raise UnknownDialogue("unknown_dialogue")
+        if found is None:
+            self._check_may_exist(asked)
 
-    @property
-    def _any_id(self) -> bool:
-        """True while a well-formed id may be genuine though it does not prove itself."""
-        return not self._keys_known or self._adopted
+    def _check_may_exist(self, asked: bool) -> None:
+        """Raise ``UnknownDialogue`` for an id that is not here and does not prove itself."""
+        if asked or not self._snapshot.any_id:
+            raise UnknownDialogue("unknown_dialogue")
 
     async def _ask(self, log_id: UUID) -> tuple[Conversation | None, int, bool]:
         """A dialogue as PostgreSQL has it, its rating's rank, and whether it could be asked."""
@@ -701,6 +588,13 @@ class StorageAdapter:
         """Customers' better answers; see the port."""
         return await self._teaching.suggestions(most)
 
+    async def get_last_of_session(self, session_id: str) -> Conversation | None:
+        """A session's newest dialogue; see the port."""
+        check_text("session_id", session_id, MAX_SESSION_ID)
+        found = await self._local.of_session(session_id, 1) if self._overlaid else []
+        found += await self._homes.in_home(lambda home: home.of_session(session_id, 1))
+        return max(found, key=lambda told: told.created_at, default=None)
+
     async def get_answers(self, session_id: str, most: int) -> list[OperatorAnswer]:
         """What operators answered to a session; see the port."""
         check_text("session_id", session_id, MAX_SESSION_ID)
@@ -741,7 +635,11 @@ class StorageAdapter:
         found, rank, asked = await self._ask(log_id)
         if found is None:
             found = local if asked or local is not None else await self._local.get(log_id)
-            if found is None and not self._ids.genuine(log_id) and (asked or not self._any_id):
+            if (
+                found is None
+                and not self._ids.genuine(log_id)
+                and (asked or not self._snapshot.any_id)
+            ):
                 raise UnknownDialogue("unknown_dialogue")
             if found is None and not asked and self._switch is not None:
                 self._switch.sure = False  # a heartbeat may have been well since it was asked
@@ -776,9 +674,8 @@ class StorageAdapter:
                     if self._alone:
                         return stats
                 async with self._tally.lock, home.pause:
-                    stats, present = await self._counted(home)
                     # What is told now is the least that the next outage may tell.
-                    self._tally.renew(stats, present)
+                    await self._snapshot.count(home)
                     return self._tally.told(complete=True)
             except DatabaseTrouble as trouble:
                 self._met(trouble)
@@ -829,12 +726,12 @@ class StorageAdapter:
         home = self._home
         if home is not None:
             try:
-                self._know_sources(await home.knowledge())
+                self._snapshot.knows(await home.knowledge())
             except DatabaseTrouble as trouble:
                 self._met(trouble)
-        sources = self._knowledge
+        sources = self._snapshot.knowledge
         if self._overlaid:
-            sources = _newest([*sources, *await self._local.knowledge(empty=True)])
+            sources = newest_of([*sources, *await self._local.knowledge(empty=True)])
         return sorted((s for s in sources if s.items), key=lambda s: s.name)
 
     def status(self) -> StorageStatus:
@@ -858,12 +755,12 @@ class StorageAdapter:
             missing_records=self._missing
             + self._local.unreadable
             + self._local.suspect_segments
-            + self._adoption.lost,
-            conflicts=self._local.conflicts + self._conflicts,
-            orphans=self._orphans if self._hybrid else self._local.orphans,
+            + self._snapshot.lost,
+            conflicts=self._local.conflicts + self._snapshot.conflicts,
+            orphans=self._snapshot.orphans if self._hybrid else self._local.orphans,
             complete=not self._hybrid
             or (self._state.to_postgres and self._switch is not None and self._switch.sure),
-            refused=self._refused,
+            refused=self._snapshot.refused,
             doubtful=len(self._tally.doubtful),
             waiting={
                 "journal": self._local.waiting,
@@ -873,21 +770,6 @@ class StorageAdapter:
             held=len(self.in_memory_storage.conversations),
             evicted=self.in_memory_storage.evictions,
         )
-
-
-def _replace(path: Path, data: bytes) -> None:
-    path.parent.mkdir(exist_ok=True)
-    replace_file(path, data)
-
-
-def _newest(sources: Iterable[KnowledgeSource]) -> list[KnowledgeSource]:
-    """Of each name the source that was imported last; of two at once the later one."""
-    newest: dict[str, KnowledgeSource] = {}
-    for source in sources:
-        kept = newest.get(source.name)
-        if kept is None or source.imported_at >= kept.imported_at:
-            newest[source.name] = source
-    return list(newest.values())
 
 
 def _unseen(before: Correction, now: Correction, seen: int | None) -> bool:

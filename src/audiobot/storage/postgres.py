@@ -405,17 +405,18 @@ class PostgresStore:
     async def stats(self, doubtful: Iterable[Operation] = ()) -> tuple[Stats, set[UUID]]:
         """Totals at this moment, and which of the ``doubtful`` operations they count."""
         now = utc_now()
-        asked = [
-            {"op_id": o.op_id, "log_id": about(o) if isinstance(o, AddConversation) else None}
-            for o in doubtful
-        ]
         values: dict[str, object] = {"since": now - DAY}
         statement = sql.STATS
-        if asked:
-            statement, values["doubtful"] = sql.STATS_AND_PRESENT, as_json(asked)
+        if asked := _asked(doubtful):
+            statement, values["perhaps"] = sql.STATS_AND_PRESENT, as_json(asked)
         rows = await self._read(statement, values, self.write_seconds)
         present = {UUID(row[0]) for row in rows if row[1] == -1}
         return stats_of([row for row in rows if row[1] != -1], now), present
+
+    async def present(self, perhaps: Iterable[Operation]) -> set[UUID]:
+        """Which of these dialogues and ratings are here, by ``op_id``."""
+        rows = await self._read(sql.PRESENT, {"perhaps": as_json(_asked(perhaps))})
+        return {UUID(row[0]) for row in rows}
 
     async def rated(
         self, min_rating: int, *, answered: bool, newest: int | None = None
@@ -593,3 +594,11 @@ def shut(fd: int) -> None:
     """Shut a socket under its owner's hands: whoever waits on it is told at once."""
     with contextlib.suppress(OSError), socket.socket(fileno=os.dup(fd)) as doomed:
         doomed.shutdown(socket.SHUT_RDWR)
+
+
+def _asked(perhaps: Iterable[Operation]) -> list[dict[str, UUID | None]]:
+    """What an operation is known by: a dialogue by its id, a rating by the operation's."""
+    return [
+        {"op_id": o.op_id, "log_id": about(o) if isinstance(o, AddConversation) else None}
+        for o in perhaps
+    ]

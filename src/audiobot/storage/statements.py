@@ -320,18 +320,19 @@ STATS: Final = text(
 """Totals, and those of the time after ``since``: whole minutes from the summary, the rest of the
 minute that it falls in from the rows."""
 
-STATS_AND_PRESENT: Final = text(
-    STATS.text
-    + """
-    UNION ALL
-    SELECT op_id_text, -1, -1
-    FROM json_to_recordset(cast(:doubtful AS json)) AS row (op_id uuid, log_id uuid),
+PRESENT: Final = text(
+    """
+    SELECT op_id_text, -1 AS dialogues, -1 AS recent
+    FROM json_to_recordset(cast(:perhaps AS json)) AS row (op_id uuid, log_id uuid),
         cast(op_id AS text) AS op_id_text
     WHERE EXISTS (SELECT FROM voice_ratings WHERE voice_ratings.op_id = row.op_id)
         OR log_id IS NOT NULL AND EXISTS (SELECT FROM voice_logs WHERE id = log_id)
     """
 )
-"""The same, in one snapshot with which of some operations are there already."""
+"""Which of some operations are there, in the shape of the totals."""
+
+STATS_AND_PRESENT: Final = text(f"{STATS.text} UNION ALL {PRESENT.text}")
+"""Both in one snapshot."""
 
 SOURCES: Final = text(
     'SELECT name, items, imported_at FROM knowledge_sources ORDER BY name COLLATE "C"'
