@@ -42,6 +42,8 @@ from audiobot.ports import NO_METER, Answerer, Meter, Similar, Store
 
 _SESSIONS: Final = 10_000
 _ENOUGH_WORDS: Final = 3
+_LOOK_UP_SECONDS: Final = 0.25
+"""How long a question waits to learn its session's language."""
 _TAKEN_UP_SECONDS: Final = 0.8
 """How long an operator's call waits until its correction counts here; it counts soon after else."""
 _AGAIN_SECONDS: Final = 0.25
@@ -122,7 +124,8 @@ class ConversationService:
             if isinstance(earlier, Conversation):
                 return earlier
         session = session_id or random_name(12)
-        reply = await self._answerer.answer(message, self._language(session, message, preferred))
+        language = await self._language(session, message, preferred, begun=session_id is not None)
+        reply = await self._answerer.answer(message, language)
         with self._meter.stage("store"):
             return await self._store.add_conversation(
                 None,
@@ -134,16 +137,33 @@ class ConversationService:
                 idempotency=idempotency,
             )
 
-    def _language(self, session: str, message: str, preferred: Language) -> Language:
-        """The session's language: set by the first message, changed by three words at least."""
+    async def _language(
+        self, session: str, message: str, preferred: Language, *, begun: bool
+    ) -> Language:
+        """The session's language: set by the first message, changed by three words at least.
+
+        One that may have ``begun`` with another process, or before a restart, is looked up.
+        """
         spoken = spoken_language(message)
-        pinned = self._languages.pop(session, None)
-        if spoken is None or (pinned is not None and len(words_of(message)) < _ENOUGH_WORDS):
-            spoken = pinned or preferred
+        if spoken is None or len(words_of(message)) < _ENOUGH_WORDS:
+            pinned = self._languages.get(session)
+            if pinned is None and begun:
+                pinned = await self._spoken_before(session)
+            spoken = pinned or spoken or preferred
+        self._languages.pop(session, None)
         self._languages[session] = spoken  # at the end: who asked last is forgotten last
         while len(self._languages) > _SESSIONS:
             del self._languages[next(iter(self._languages))]
         return spoken
+
+    async def _spoken_before(self, session: str) -> Language | None:
+        """The language of a session's last dialogue, if it is soon found."""
+        try:
+            async with asyncio.timeout(_LOOK_UP_SECONDS):
+                last = await self._store.get_last_of_session(session)
+        except (Unavailable, TimeoutError):
+            return None
+        return last.language if last is not None else None
 
     async def session_of(self, log_id: UUID) -> str:
         """The session of a dialogue; its own id stands for one that is not in reach."""
@@ -307,13 +327,21 @@ class ConversationService:
 
     async def _learn(self) -> None:
         """Let the ratings count; what comes in meanwhile is learned together."""
+        attempts = 0
         while self._rated:
             log_ids, self._rated = list(self._rated), {}
             try:
                 await self._answerer.learn(log_ids, here=True)
             except Exception as error:  # noqa: BLE001  # whatever it is, the next ones are learned
+                attempts += 1
+                if isinstance(error, Unavailable) and attempts < _ATTEMPTS:
+                    # PostgreSQL broke off: what cannot be read just now is read in a moment.
+                    self._rated = dict.fromkeys(log_ids) | self._rated
+                    await asyncio.sleep(_AGAIN_SECONDS)
+                    continue
                 # The ratings are safe; that one does not count yet is not for the rater to hear.
                 report_fault("learning from a rating failed", error)
+            attempts = 0
 
     async def similar(self, log_id: UUID, limit: int) -> tuple[Conversation | None, list[Similar]]:
         """The dialogue (None while out of reach) and the rated ones nearest to it."""

@@ -208,6 +208,13 @@ class Store(Protocol):
         """
         ...
 
+    async def get_last_of_session(self, session_id: str) -> Conversation | None:
+        """A session's newest dialogue, whichever process kept it; None when none is in reach.
+
+        Raises ``StorageUnavailable`` when PostgreSQL breaks off.
+        """
+        ...
+
     async def get_answers(self, session_id: str, most: int) -> list[OperatorAnswer]:
         """Of a session's newest questions those that a correction settled since, newest first."""
         ...

@@ -17,7 +17,14 @@ from typing import Any
 import numpy as np
 import pytest
 
-from audiobot.domain import Conversation, Embedding, Idempotency, KnowledgeItem, ModelMetrics
+from audiobot.domain import (
+    MAX_SESSION_ID,
+    Conversation,
+    Embedding,
+    Idempotency,
+    KnowledgeItem,
+    ModelMetrics,
+)
 from audiobot.errors import (
     IdempotencyMismatch,
     InvalidValue,
@@ -577,6 +584,17 @@ class StoreContract:
         assert len(await store.get_suggestions(10)) == 2
         await store.dismiss([later.op_id], False)
         assert len(await store.get_suggestions(10)) == 3
+
+    async def test_a_sessions_newest_dialogue_is_found(self, store: Store):
+        assert await store.get_last_of_session("mine") is None
+        for question, session in (("q0", "mine"), ("q1", "mine"), ("q2", "other")):
+            last = await store.add_conversation(None, question, "r", session)
+        newest = await store.get_last_of_session("mine")
+        assert newest is not None
+        assert newest.user_message == "q1"
+        assert await store.get_last_of_session("other") == last
+        with pytest.raises(InvalidValue):
+            await store.get_last_of_session("s" * (MAX_SESSION_ID + 1))
 
     async def test_who_asked_hears_what_an_operator_answered_since(self, store: Store):
         mine = [await store.add_conversation(None, f"q{i}", "r", "mine") for i in range(3)]

@@ -9,6 +9,7 @@ from typing import Any
 
 import pytest
 
+from audiobot import conversation
 from audiobot.conversation import ConversationService, idempotency_of
 from audiobot.domain import Conversation, Idempotency, Language, RatingOutcome, utc_now
 from audiobot.errors import (
@@ -20,6 +21,18 @@ from audiobot.errors import (
 from audiobot.ports import Reply
 
 
+def told_in(language: Language) -> Conversation:
+    """A dialogue in this language."""
+    return Conversation(
+        log_id=uuid.uuid4(),
+        user_message="q",
+        ai_response="r",
+        session_id="s",
+        created_at=utc_now(),
+        language=language,
+    )
+
+
 class Recorder:
     """A store and an answerer in one: everything that is asked of it is in ``calls``."""
 
@@ -28,7 +41,11 @@ class Recorder:
         self.languages: list[Language] = []
         self.kept: dict[bytes, Any] = {}
         self.fail_learning = False
+        self.away = 0
+        self.learned: list[uuid.UUID] = []
         self.dialogues: dict[uuid.UUID, Conversation | Exception] = {}
+        self.last: Conversation | Exception | None = None
+        self.slow = False
 
     async def get_conversation(self, log_id: uuid.UUID) -> Conversation | None:
         found = self.dialogues.get(log_id)
@@ -41,6 +58,14 @@ class Recorder:
         self.languages.append(language)
         return Reply(text=f"re: {question}", language=language)
 
+    async def get_last_of_session(self, session_id: str) -> Conversation | None:
+        self.calls.append("look up")
+        if self.slow:
+            await asyncio.sleep(3600)
+        if isinstance(self.last, Exception):
+            raise self.last
+        return self.last
+
     def at_hand(self, log_id: uuid.UUID) -> Conversation | None:
         return None
 
@@ -49,6 +74,10 @@ class Recorder:
         self.calls.append("learn")
         if self.fail_learning:
             raise RuntimeError("learning broke")
+        self.away -= 1
+        if self.away >= 0:
+            raise StorageUnavailable("database_away", retry_after=5)
+        self.learned += log_ids
 
     async def find_reply(self, idempotency: Idempotency) -> Any:
         return self.kept.get(idempotency.key)
@@ -88,7 +117,7 @@ async def test_what_is_told_is_stored_before_it_is_told(
     service: ConversationService, recorder: Recorder
 ) -> None:
     told = await service.process("вопрос", "s", "ru")
-    assert recorder.calls == ["answer", "add"]
+    assert recorder.calls == ["look up", "answer", "add"]
     assert (told.user_message, told.ai_response, told.session_id) == ("вопрос", "re: вопрос", "s")
 
 
@@ -141,6 +170,52 @@ async def test_a_session_keeps_its_language_until_three_words_change_it(
     assert recorder.languages == languages
 
 
+@pytest.mark.parametrize(
+    ("message", "before", "language"),
+    [
+        ("Wi-Fi?", "ru", "ru"),
+        ("???", "en", "en"),
+        ("ок", "en", "en"),
+        ("Wi-Fi?", None, "en"),
+        ("please answer in English", "ru", "en"),
+    ],
+)
+async def test_a_session_that_began_elsewhere_keeps_its_language(
+    service: ConversationService,
+    recorder: Recorder,
+    message: str,
+    before: Language | None,
+    language: Language,
+) -> None:
+    recorder.last = told_in(before) if before else None
+    await service.process(message, "s", "ru")
+    recorder.last = None
+    await service.process("ok", "s", "ru")
+    assert recorder.languages == [language, language]
+    assert recorder.calls.count("look up") == (message != "please answer in English")
+
+
+@pytest.mark.parametrize("trouble", ["away", "slow"])
+async def test_a_question_does_not_wait_for_a_store_that_cannot_tell_its_language(
+    service: ConversationService,
+    recorder: Recorder,
+    monkeypatch: pytest.MonkeyPatch,
+    trouble: str,
+) -> None:
+    monkeypatch.setattr(conversation, "_LOOK_UP_SECONDS", 0.01)
+    recorder.slow = trouble == "slow"
+    recorder.last = StorageUnavailable("database_away", retry_after=5)
+    await service.process("ok", "s", "ru")
+    assert recorder.languages == ["en"]
+
+
+async def test_nobody_is_asked_about_a_session_that_begins_now(
+    service: ConversationService, recorder: Recorder
+) -> None:
+    await service.process("ok", None, "ru")
+    assert recorder.calls == ["answer", "add"]
+
+
 async def test_sessions_do_not_share_a_language(
     service: ConversationService, recorder: Recorder
 ) -> None:
@@ -170,6 +245,31 @@ async def test_a_rating_learns_and_a_failure_of_learning_is_not_the_raters(
     await service.settle()
     assert recorder.calls == ["rate", "learn"]
     assert len(reported) == 1
+
+
+async def test_a_rating_whose_dialogue_cannot_be_read_just_now_is_learned_in_a_moment(
+    service: ConversationService, recorder: Recorder, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(conversation, "_AGAIN_SECONDS", 0.01)
+    first, second = uuid.uuid4(), uuid.uuid4()
+    recorder.away = 3
+    await service.feedback(first, 5, None)
+    await asyncio.sleep(0.005)
+    await service.feedback(second, 5, None)
+    await service.settle()
+    assert recorder.learned == [first, second]
+
+
+async def test_a_dialogue_that_stays_unreadable_is_given_up_and_reported(
+    service: ConversationService, recorder: Recorder, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(conversation, "_AGAIN_SECONDS", 0)
+    reported: list[dict[str, Any]] = []
+    asyncio.get_running_loop().set_exception_handler(lambda _, context: reported.append(context))
+    recorder.away = 1_000
+    await service.feedback(uuid.uuid4(), 5, None)
+    await service.settle()
+    assert (len(reported), recorder.calls.count("learn")) == (1, conversation._ATTEMPTS)
 
 
 async def test_a_rating_under_the_key_of_something_else_is_refused(

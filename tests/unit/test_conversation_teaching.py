@@ -129,7 +129,7 @@ async def test_a_bad_answer_is_refused_with_its_rating(
     with pytest.raises(InvalidValue) as refused:
         await service.feedback(told.log_id, 1, None, corrected_response=text, by_operator=True)
     assert refused.value.code == code
-    assert desk.calls == ["answer", "add"]
+    assert desk.calls == ["look up", "answer", "add"]
 
 
 @pytest.mark.parametrize(
