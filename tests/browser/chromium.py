@@ -1,4 +1,7 @@
-"""The Chromium of this machine, as the tests and the pictures of the docs run it."""
+"""The Chromium of this machine, as the tests and the pictures of the docs run it.
+
+The headless shell first: the same engine without a window's layers, in half the processor time.
+"""
 
 from __future__ import annotations
 
@@ -8,7 +11,7 @@ from contextlib import contextmanager
 
 from playwright.sync_api import Browser, sync_playwright
 
-NAMES = ("chromium", "chromium-browser", "google-chrome")
+NAMES = ("chromium-headless-shell", "chromium", "chromium-browser", "google-chrome")
 FLAGS = (
     "--no-sandbox",
     "--disable-gpu",

@@ -28,7 +28,9 @@ def browser() -> Iterator[Browser]:
 
 @pytest.fixture(scope="package")
 def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Server]:
-    with serving(tmp_path_factory.mktemp("server") / "data") as running:
+    # So many tests in a minute are more than one person may ask.
+    data = tmp_path_factory.mktemp("server") / "data"
+    with serving(data, AUDIOBOT_RATE_LIMIT="off") as running:
         running.wait_for_meaning()
         yield running
 
@@ -56,7 +58,7 @@ def any_talk(open_talk: OpenTalk, server: Server, request: pytest.FixtureRequest
 def empty_server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Server]:
     """A server that knows nothing: all that is asked waits for the operator."""
     data = tmp_path_factory.mktemp("console") / "data"
-    with serving(data, AUDIOBOT_KNOWLEDGE="none") as running:
+    with serving(data, AUDIOBOT_KNOWLEDGE="none", AUDIOBOT_RATE_LIMIT="off") as running:
         running.wait_for_meaning()
         yield running
 
