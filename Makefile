@@ -1,6 +1,6 @@
 # What the project does for you, by name. `make serve` and `make test` need nothing set up before.
 .DEFAULT_GOAL := help
-.PHONY: help install serve venv develop tools test lint unit guarantees metrics prove prove-tests soak pictures lock weights bench clean
+.PHONY: help install serve venv develop tools test lint unit guarantees metrics prove prove-tests soak pictures lock encoder weights bench clean
 BIN := .venv/bin
 
 help: ## list these targets
@@ -48,6 +48,9 @@ soak: develop ## random faults for ten minutes and more, every sequence by its s
 
 metrics: develop ## write docs/metrics.md from the metrics themselves
 	@$(BIN)/python scripts/metrics.py
+
+encoder: develop ## teach the encoder on the development set, before `make weights` (needs PyTorch, half an hour)
+	@$(BIN)/python benchmarks/tune_encoder.py
 
 weights: develop ## fit the answerer's weights on the development set
 	@$(BIN)/python benchmarks/fit_answering.py

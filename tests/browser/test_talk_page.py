@@ -51,7 +51,7 @@ def test_the_receipt_counts_dialogues_and_the_people_who_rated_them(talk: Talk) 
 
 
 def test_what_the_bot_asks_back_with_is_chosen_by_one_press(talk: Talk) -> None:
-    talk.ask_and_wait("в кабинке зеркало заплёванное, это часто драют?")
+    talk.ask_and_wait("в кабине липкий пол, когда помоют?")
     expect(talk.answer).to_contain_text("Уточните")
     choices = talk.turn.locator(".choices .example")
     expect(choices).to_have_count(2)
@@ -65,7 +65,7 @@ def test_what_the_bot_asks_back_with_is_chosen_by_one_press(talk: Talk) -> None:
 def test_a_double_click_on_a_choice_asks_once_and_no_choice_is_left_while_asking(
     talk: Talk,
 ) -> None:
-    talk.ask_and_wait("в кабинке зеркало заплёванное, это часто драют?")
+    talk.ask_and_wait("в кабине липкий пол, когда помоют?")
     choices = talk.turn.locator(".choices .example")
     expect(choices).to_have_count(2)
     held: list[Route] = []

