@@ -14,6 +14,7 @@ from queue import Empty, SimpleQueue
 from typing import Any, TypeVar
 
 _T = TypeVar("_T")
+_Job = tuple[asyncio.Future[Any], Callable[[], Any], Callable[[], None] | None]
 
 
 class OneThread:
@@ -26,17 +27,24 @@ class OneThread:
         self._name = name
         self._thread: threading.Thread | None = None
         self._closed = False
-        self._given: SimpleQueue[tuple[asyncio.Future[Any], Callable[[], Any]] | None]
-        self._given = SimpleQueue()
+        self._given: SimpleQueue[_Job | None] = SimpleQueue()
 
-    def run(self, work: Callable[[], _T]) -> asyncio.Future[_T]:
+    def run(
+        self, work: Callable[[], _T], then: Callable[[], None] | None = None
+    ) -> asyncio.Future[_T]:
         """What ``work`` returns or raises; cancelled before its turn, it is not begun.
 
-        Raises ``RuntimeError`` after ``close``.
+        ``then`` is done after ``work``, whatever came of it, before anything else's turn comes;
+        nobody waits for it, and it must not raise. Raises ``RuntimeError`` after ``close``.
         """
-        return self._give(asyncio.get_running_loop(), work)
+        return self._give(asyncio.get_running_loop(), work, then)
 
-    def _give(self, loop: asyncio.AbstractEventLoop, work: Callable[[], _T]) -> asyncio.Future[_T]:
+    def _give(
+        self,
+        loop: asyncio.AbstractEventLoop,
+        work: Callable[[], _T],
+        then: Callable[[], None] | None,
+    ) -> asyncio.Future[_T]:
         if self._closed:
             raise RuntimeError(f"the thread {self._name!r} is closed")
         if self._thread is None:
@@ -45,7 +53,7 @@ class OneThread:
             thread.start()  # "can't start new thread" is this caller's; the next one tries again
             self._thread = thread
         future: asyncio.Future[_T] = loop.create_future()
-        self._given.put((future, work))
+        self._given.put((future, work, then))
         return future
 
     def close(self) -> None:
@@ -60,8 +68,11 @@ class OneThread:
 
     def _serve(self) -> None:
         while (job := self._given.get()) is not None:
-            _do(*job)
-            del job  # what it holds shall not wait for the next one
+            future, work, then = job
+            _do(future, work)
+            del job, future, work  # what it holds shall not wait for the next one
+            if then is not None:
+                then()
 
 
 async def in_daemon_thread(name: str, work: Callable[[], _T]) -> _T:

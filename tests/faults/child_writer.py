@@ -66,8 +66,10 @@ def arm(point: str) -> None:
             at(os, "fdatasync", before=True)
         case "after the fsync, before the index's commit":
             at(journal.Journal, "commit", before=False)
+        case "between the reply and the index's commit":
+            at(index.Index, "commit", before=True)
         case "after the index's commit":
-            at(index.Index, "transaction", before=True, nth=COMMIT + 1)
+            at(index.Index, "commit", before=False)
         case "before a new segment is in place":
             at(journal, "replace_file", before=True, nth=2)
         case "after a new segment is in place":

@@ -134,6 +134,7 @@ async def test_g01_twenty_kills_under_load_lose_and_double_nothing(tmp_path: Pat
         "before the journal's write",
         "between the write and the fsync",
         "after the fsync, before the index's commit",
+        "between the reply and the index's commit",
         "after the index's commit",
         "before a new segment is in place",
         "after a new segment is in place",

@@ -47,6 +47,26 @@ async def test_an_error_that_no_future_takes_is_told_all_the_same() -> None:
     one.close()
 
 
+@pytest.mark.parametrize("work", [lambda: 7, lambda: 7 / 0])
+async def test_what_comes_after_work_is_not_waited_for_and_comes_before_the_next(
+    work: Callable[[], float],
+) -> None:
+    one, go_on, done = OneThread("one"), threading.Event(), list[str]()
+
+    def then() -> None:
+        assert go_on.wait(30)
+        done.append("then")
+
+    with contextlib.suppress(ZeroDivisionError):
+        await one.run(work, then)
+    assert not done
+    following = one.run(lambda: done.append("next"))
+    go_on.set()
+    await following
+    assert done == ["then", "next"]
+    one.close()
+
+
 async def test_a_thread_that_could_not_begin_is_begun_by_the_next_call() -> None:
     one = OneThread("one")
     with (

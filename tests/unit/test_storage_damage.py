@@ -139,6 +139,7 @@ async def test_g11_a_lost_tail_that_only_the_index_knows_of_is_named(quick: Path
     """As half a second after a kill: the mark is behind, the index is not."""
     async with opened(quick / "alive") as store:
         told = await eight_dialogues(store)
+        assert (await store.get_stats()).total_interactions == len(told)  # the index knows them
         shutil.copytree(quick / "alive", quick / "killed")
     (slot(quick / "killed") / "high-water").unlink()
     os.truncate(slot(quick / "killed") / "00000001.log", 22)

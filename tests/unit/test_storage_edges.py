@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import shutil
+import sqlite3
 import threading
 import time
 from collections.abc import Iterator
@@ -231,3 +232,50 @@ async def test_g01_nothing_is_acknowledged_into_a_journal_that_was_removed(tmp_p
             await asyncio.sleep(0.01)
         with pytest.raises(StorageUnavailable):
             await store.add_conversation(None, "m", "r", "s")
+
+
+async def test_g09_who_asks_after_the_reply_waits_until_the_index_knows(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The index is held up once the journal has the dialogue: the caller does not wait for it."""
+    reached, go_on = threading.Event(), threading.Event()
+    commit = Index.commit
+
+    def held_up(index: Index) -> None:
+        reached.set()
+        assert go_on.wait(30)
+        commit(index)
+
+    async with opened(tmp_path / "d") as store:
+        with monkeypatch.context() as slow:
+            slow.setattr(Index, "commit", held_up)
+            kept = await store.add_conversation(None, "q", "a", "s")
+            assert await asyncio.to_thread(reached.wait, 30)
+            assert await store.get_conversation(kept.log_id) == kept  # memory has it
+            asked = asyncio.create_task(store.get_stats())
+            last = asyncio.create_task(store.get_last_of_session("s"))
+            await asyncio.wait([asked, last], timeout=0.2)
+            assert not asked.done()
+            assert not last.done()
+            go_on.set()
+            assert (await asked).total_interactions == 1
+            assert await last == kept
+
+
+async def test_g09_what_the_index_could_not_take_after_the_reply_it_takes_before_the_next(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def broken(index: Index) -> None:
+        raise sqlite3.OperationalError("disk I/O error")
+
+    async with opened(tmp_path / "d") as store:
+        with monkeypatch.context() as bad:
+            bad.setattr(Index, "commit", broken)
+            kept = await store.add_conversation(None, "q", "a", "s")
+            stats = await store.get_stats()
+            assert (stats.total_interactions, stats.complete) == (0, False)
+            assert await store.get_conversation(kept.log_id) == kept
+        await store.update_rating(kept.log_id, 4)
+        stats = await store.get_stats()
+        assert (stats.total_interactions, stats.rated_interactions) == (1, 1)
+        assert stats.complete

@@ -327,9 +327,7 @@ class KnowledgeAnswerer:
         with self._meter.stage("embed"):
             vector = await mind.encode(question_key(asked)[1])
         with self._meter.stage("search"):
-            judged = await self._judge(mind, learner, question, asked, vector, language)
-        embedding = as_embedding(vector, mind.encoder)
-        told = replying.told(mind, judged, embedding, language)
+            judged, told = await self._judge(mind, learner, question, asked, vector, language)
         if self._language_model is None or told.model_used == "correction":
             return told  # an operator's words are told to the letter
         return await self._worded(mind, asked, language, judged.ranking, told)
@@ -342,8 +340,8 @@ class KnowledgeAnswerer:
         asked: str,
         vector: Matrix,
         language: Language,
-    ) -> Judged:
-        """The best items, and what to do with them; what was found before is at hand."""
+    ) -> tuple[Judged, Reply]:
+        """The best items, and what to tell of them; what was found before is at hand."""
         experience = learner.experience if learner is not None else None
         generation = experience.recall.generation if experience else 0
         found = self._remembered.get((mind.version, generation), (question, language))
@@ -357,8 +355,9 @@ class KnowledgeAnswerer:
             )
 
         generation, judged = await self._search(search)
-        self._remembered.keep((mind.version, generation), (question, language), judged)
-        return judged
+        found = judged, replying.told(mind, judged, as_embedding(vector, mind.encoder), language)
+        self._remembered.keep((mind.version, generation), (question, language), found)
+        return found
 
     async def _worded(
         self, mind: Mind, question: str, language: Language, ranking: Ranking, otherwise: Reply

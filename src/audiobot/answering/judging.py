@@ -10,7 +10,7 @@ from audiobot.answering.experience import Experience
 from audiobot.answering.mind import Mind
 from audiobot.answering.ranking import Ranking, pinned
 from audiobot.domain import Language
-from audiobot.ports import Matrix
+from audiobot.ports import Matrix, Reply
 
 _REMEMBERED: Final = 1_000
 
@@ -56,17 +56,17 @@ def judge(
 
 
 class Remembered:
-    """Judgements of questions asked before, for as long as what they rest on is the same."""
+    """What was found for questions asked before, while what it rests on is the same."""
 
     def __init__(self) -> None:
         self._rests_on: tuple[int, int] | None = None
-        self._found: OrderedDict[Asked, Judged] = OrderedDict()
+        self._found: OrderedDict[Asked, tuple[Judged, Reply]] = OrderedDict()
 
-    def get(self, rests_on: tuple[int, int], asked: Asked) -> Judged | None:
-        """The judgement, if it still holds."""
+    def get(self, rests_on: tuple[int, int], asked: Asked) -> tuple[Judged, Reply] | None:
+        """The judgement and its reply, if they still hold."""
         return self._found.get(asked) if self._rests_on == rests_on else None
 
-    def keep(self, rests_on: tuple[int, int], asked: Asked, found: Judged) -> None:
+    def keep(self, rests_on: tuple[int, int], asked: Asked, found: tuple[Judged, Reply]) -> None:
         """What was found by one version of the mind in one generation of experience."""
         if self._rests_on != rests_on:
             self._rests_on = rests_on

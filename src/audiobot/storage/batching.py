@@ -26,7 +26,8 @@ class GroupCommit:
     ``run`` gets at most ``most`` operations and returns a result or an exception for each, in
     order; what it raises is every caller's. It is called with none every ``idle`` seconds when
     that is given. ``follow`` hears of every commit before its caller does, ``meter`` of each batch
-    that ``home`` took. Who holds ``pause`` sees no batch on its way.
+    that ``home`` took. Who holds ``pause`` sees no batch on its way. With ``keep`` a caller who
+    gives up withdraws nothing.
     """
 
     def __init__(
@@ -36,6 +37,7 @@ class GroupCommit:
         *,
         idle: float | None = None,
         most: int = MAX_BATCH,
+        keep: bool = False,
         home: Durability = "journal",
         meter: Meter = NO_METER,
     ) -> None:
@@ -43,6 +45,7 @@ class GroupCommit:
         self._follow = follow
         self._idle = idle
         self._most = most
+        self._keep = keep
         self._home: Durability = home
         self._meter = meter
         self._waiting: dict[asyncio.Future[Committed], Operation] = {}
@@ -81,8 +84,8 @@ class GroupCommit:
         """Hand an operation in; the future ends with its commit.
 
         Whoever cancels the future gives up the answer; an operation that is still waiting is
-        then not committed at all, one that has left is. Whoever gives it an error takes the
-        operation elsewhere: nobody here follows it any more.
+        then not committed at all (unless ``keep``), one that has left is. Whoever gives it an
+        error takes the operation elsewhere: nobody here follows it any more.
         """
         if self._closing:
             raise StorageUnavailable("shutting_down")
@@ -131,7 +134,7 @@ class GroupCommit:
         while self._waiting and len(batch) < self._most:
             future = next(iter(self._waiting))
             operation = self._waiting.pop(future)
-            if not future.done():
+            if self._keep or not future.done():
                 batch.append((future, operation))
         return batch
 

@@ -181,8 +181,7 @@ def _sound(connection: sqlite3.Connection) -> bool:
 class Index:
     """One writing connection for the commit thread, one reading connection for everyone else.
 
-    ``stamp``, ``apply`` and ``transaction`` belong to the thread that commits; the other methods
-    may be called from any thread.
+    What writes belongs to the thread that commits; what reads may be called from any thread.
     """
 
     def __init__(self, path: Path) -> None:
@@ -192,6 +191,8 @@ class Index:
         self._write = self._open()
         self._read = _connect(path, write=False)
         self._read_lock = threading.Lock()
+        self._settled = threading.Event()
+        self._settled.set()
 
     def _open(self) -> sqlite3.Connection:
         self.sealed = self._seal_fits()
@@ -256,19 +257,42 @@ class Index:
     @contextmanager
     def transaction(self) -> Iterator[None]:
         """All that is applied inside becomes true together, or not at all."""
-        self._write.execute("BEGIN IMMEDIATE")
-        self._applied = 0
+        self.begin()
         try:
             yield
-            if self._applied:
-                self._write.execute(
-                    "UPDATE meta SET value = ? WHERE name = 'applied'", (self._applied,)
-                )
-            self._write.execute("COMMIT")
+            self.prepare()
+            self.commit()
         except BaseException:
+            self.roll_back()
+            raise
+
+    def begin(self) -> None:
+        """Begin a transaction: nobody else sees yet what is applied."""
+        self._write.execute("BEGIN IMMEDIATE")
+        self._applied = 0
+
+    def prepare(self) -> None:
+        """Note up to where it is applied: all that is left to do is to commit."""
+        if self._applied:
+            self._write.execute(
+                "UPDATE meta SET value = ? WHERE name = 'applied'", (self._applied,)
+            )
+
+    def hold_readers(self) -> None:
+        """What was applied is being told: whoever reads from now on waits for its end."""
+        self._settled.clear()
+
+    def commit(self) -> None:
+        """Make true what was applied since ``begin``."""
+        self._write.execute("COMMIT")
+        self._settled.set()
+
+    def roll_back(self) -> None:
+        """Forget what was applied since ``begin``, if anything was begun."""
+        with contextlib.suppress(sqlite3.Error):  # on a disk that failed: the next begin says so
             if self._write.in_transaction:
                 self._write.execute("ROLLBACK")
-            raise
+        self._settled.set()
 
     def stamp(self, operation: Operation, row: Row | None) -> int:
         """The version that a live write of ``operation`` takes: above what is stored.
@@ -427,6 +451,7 @@ class Index:
     # -- everyone's side -------------------------------------------------------------------
 
     def _all(self, sql: str, values: Iterable[object] = ()) -> list[tuple[object, ...]]:
+        self._settled.wait()
         with self._read_lock:
             return self._read.execute(sql, tuple(values)).fetchall()
 
@@ -443,6 +468,7 @@ class Index:
 
     def find_known(self, idempotency: Idempotency) -> Known | None:
         """The committed operation under this key; ``IdempotencyMismatch`` if it differs."""
+        self._settled.wait()
         with self._read_lock:
             return _known(self._read, idempotency)
 
@@ -539,6 +565,7 @@ class Index:
     def stats(self, now: datetime) -> Stats:
         """Totals from the summary; the last day's from the rows themselves."""
         since = microseconds(now - DAY)
+        self._settled.wait()
         with self._read_lock:
             # One statement, one snapshot: a commit between two would tear the numbers.
             counts = dict(

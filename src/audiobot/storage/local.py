@@ -2,7 +2,8 @@
 
 Concurrent writes share a commit without a timer: while one commit is on its way to the disk the
 next batch gathers, and it leaves when the disk is free. A batch is one index transaction around
-one journal fsync; the reply waits for the fsync, so a 2xx always means safe.
+one journal fsync; the reply waits for the fsync, so a 2xx always means safe, and whoever reads the
+index waits until it has caught up with what was told.
 """
 
 from __future__ import annotations
@@ -130,6 +131,7 @@ class LocalStore:
         self.conflicts = 0
         self.orphans = 0
         self._ahead: list[Operation] = []
+        self._settling: list[Operation] | None = None
         self._kept_house_at = 0.0
         self.suspect_segments = 0
         self.replayed = 0
@@ -139,7 +141,12 @@ class LocalStore:
         self._read_up_to = 0
         self._oldest_at: float | None = None
         self._commits = GroupCommit(
-            self._commit_batch, self._follow, idle=_TICK_SECONDS, home="journal", meter=meter
+            self._commit_batch,
+            self._follow,
+            idle=_TICK_SECONDS,
+            keep=True,
+            home="journal",
+            meter=meter,
         )
         self._verifier: asyncio.Task[None] | None = None
         self._commit_thread = OneThread("journal-commit")
@@ -389,10 +396,10 @@ class LocalStore:
         Cancelling the caller does not undo it: once handed in, an operation is committed.
         Raises ``StorageFull``, ``StorageUnavailable`` or ``IdempotencyMismatch``.
         """
-        return await asyncio.shield(self._commits.submit(operation))
+        return await self._commits.submit(operation)
 
     async def _commit_batch(self, operations: list[Operation]) -> list[Committed | Exception]:
-        return await self._commit_thread.run(partial(self._commit, operations))
+        return await self._commit_thread.run(partial(self._commit, operations), self._settle)
 
     def _follow(self, result: Committed) -> None:
         """Bring memory after a commit: a cache, so what it cannot take in is read elsewhere."""
@@ -410,40 +417,50 @@ class LocalStore:
             self.memory.apply(result.operation)
 
     def _commit(self, operations: list[Operation]) -> list[Committed | Exception]:
-        """One batch, in the commit thread."""
+        """One batch, in the commit thread; its callers are told before ``_settle`` ends it."""
         self._keep_house()
         if not operations:
             return []
         results: list[Committed | Exception] = []
-        synced = False
         try:
             self._make_room()
-            with self.index.transaction():
-                staged: dict[Position, Operation] = {}
-                for operation in operations:
-                    try:
-                        results.append(self._admit(operation, staged))
-                    except (StorageFull, StorageUnavailable):
-                        raise
-                    except AudioBotError as error:
-                        results.append(error)
-                self.journal.commit()
-                synced = True
+            self.index.begin()
+            staged: dict[Position, Operation] = {}
+            for operation in operations:
+                try:
+                    results.append(self._admit(operation, staged))
+                except (StorageFull, StorageUnavailable):
+                    raise
+                except AudioBotError as error:
+                    results.append(error)
+            self.index.prepare()
+            self.journal.commit()
         except Exception as error:
             self.journal.abort()  # nothing half-staged may ride along with the next batch
-            if not synced:
-                if not isinstance(error, Unavailable | OSError | sqlite3.Error):
-                    raise
-                self.refusal = (
-                    error
-                    if isinstance(error, Unavailable)
-                    else StorageUnavailable("journal_unwritable", retry_after=10)
-                )
-                return [self.refusal] * len(operations)
-            # Safe in the journal, not yet in the index: the next commit catches up first.
-            self._ahead = [r.operation for r in results if isinstance(r, Committed) and r.fresh]
+            self.index.roll_back()
+            if not isinstance(error, Unavailable | OSError | sqlite3.Error):
+                raise
+            self.refusal = (
+                error
+                if isinstance(error, Unavailable)
+                else StorageUnavailable("journal_unwritable", retry_after=10)
+            )
+            return [self.refusal] * len(operations)
+        self._settling = [r.operation for r in results if isinstance(r, Committed) and r.fresh]
+        self.index.hold_readers()
         self.refusal = None
         return results
+
+    def _settle(self) -> None:
+        """Let the index know the batch that the journal has; in the commit thread."""
+        operations, self._settling = self._settling, None
+        if operations is None:
+            return
+        try:
+            self.index.commit()
+        except Exception:  # noqa: BLE001  # safe in the journal: the next commit catches up first
+            self._ahead = operations
+            self.index.roll_back()
 
     def _keep_house(self) -> None:
         """Twice a second: the high-water mark, the counts for health, and whether there is room.
