@@ -37,7 +37,7 @@ guarantees: develop ## write docs/guarantees.md and docs/states.md from tests an
 	@$(BIN)/python scripts/guarantees.py
 	@$(BIN)/python scripts/states.py
 
-prove: install ## measure what ratings and corrections teach: a quarter of an hour, report in prove/
+prove: install ## measure what ratings and corrections teach: eight minutes, report in prove/
 	@$(BIN)/audiobot prove
 
 prove-tests: develop ## take out what keeps the promises, one by one: the tests must be red

@@ -158,10 +158,7 @@ class Voice:
     def both(self, questions: Sequence[str], answers: Sequence[str]) -> Index:
         """An index over things with one question and an answer."""
         by_question, by_answer = self.questions(questions), self.answers(answers)
-        return lambda asked: (
-            WEIGHTS.question * scaled(by_question(asked))
-            + WEIGHTS.answer * scaled(by_answer(asked))
-        )
+        return lambda asked: scaled(by_question(asked)) + scaled(by_answer(asked))
 
     def forget(self) -> None:
         """Keep no questions between two measurements."""

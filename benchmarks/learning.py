@@ -21,7 +21,8 @@ sys.path.insert(0, str(Path(__file__).parent.parent))
 import numpy as np
 from benchmarks.harness import SEED, Figure, keep, quantile
 from benchmarks.throughput import questions, running
-from tests.servers import Server
+from tests.postgres import Cluster
+from tests.servers import Server, serving
 
 from audiobot.answering.corrections import lay_over
 from audiobot.answering.experience import Experience
@@ -60,6 +61,26 @@ def corrections(server: Server) -> tuple[Figure, Figure]:
                 raise TimeoutError("the other words never found the answer")
         other.add(time.perf_counter() - began)
     return own, other
+
+
+def elsewhere(folder: Path) -> Figure:
+    """The same on another replica, which hears of it from PostgreSQL."""
+    figure = Figure("a correction counts on another replica after", "s", 1.0)
+    with Cluster() as cluster:
+        settings = {"DATABASE_URL": cluster.dsn(cluster.create_database())}
+        with serving(folder / "one", **settings) as one, serving(folder / "two", **settings) as two:
+            for server in (one, two):
+                server.wait_for_mode("postgres")
+                server.wait_for_meaning()
+            for number in range(ROUNDS):
+                asked, answer = f"Где стоит бак под номером {number}?", f"Бак {number} у ворот."
+                began = time.perf_counter()
+                body = {"answer": answer, "wordings": [asked]}
+                one.client.post("/api/learning/corrections", json=body).raise_for_status()
+                while two.ask(asked)["response"] != answer:
+                    time.sleep(0.005)
+                figure.add(time.perf_counter() - began)
+    return figure
 
 
 def fits() -> Figure:
@@ -113,7 +134,9 @@ def main() -> None:
     with tempfile.TemporaryDirectory() as folder, running("memory", Path(folder)) as server:
         turn = turns(server)
         own, other = corrections(server)
-    keep("learning", [own, other, fits(), turn])
+    with tempfile.TemporaryDirectory() as folder:
+        heard = elsewhere(Path(folder))
+    keep("learning", [own, other, heard, fits(), turn])
 
 
 if __name__ == "__main__":

@@ -30,6 +30,8 @@ import psutil
 from benchmarks.harness import SEED, Figure, echo_server, keep
 from benchmarks.wrk import wrk
 
+LEARNED_SECONDS = 0.05
+"""After which a rating counts."""
 WORDS = [
     "окна",
     "пол",
@@ -106,6 +108,10 @@ class Server:
     def ask(self, message: str) -> dict:
         """One turn."""
         return self.caller.post("/api/voice/process", {"message": message})
+
+    def rate(self, log_id: str, rating: int) -> None:
+        """Stars for an answer."""
+        self.caller.post("/api/voice/feedback", {"log_id": log_id, "rating": rating})
 
     def rss_megabytes(self) -> float:
         """Resident memory."""
@@ -204,12 +210,17 @@ def main() -> None:
             server.stop()
 
         few = Server(Path(folder) / "few")
-        asyncio.run(fill(few.address, 100))
+        of_few = asyncio.run(fill(few.address, 100))
         lots = Server(Path(folder) / "lots")
-        asyncio.run(fill(lots.address, many))
+        of_lots = asyncio.run(fill(lots.address, many))
+        chance = random.Random(SEED)
         for _ in range(rounds):
             pairs = []
-            for _ in range(n // 2):  # in turns, so that noise meets both alike
+            for number in range(n // 4):  # in turns, so that noise meets both alike
+                # A rating that changes: what was found before counts no more, it is searched anew.
+                for server, ids in ((few, of_few), (lots, of_lots)):
+                    server.rate(chance.choice(ids), 4 + number % 2)
+                time.sleep(LEARNED_SECONDS)
                 (a,) = milliseconds(lambda: few.ask(asked), 1)
                 (b,) = milliseconds(lambda: lots.ask(asked), 1)
                 pairs.append((a, b))

@@ -43,7 +43,7 @@ class OneThread:
         self,
         loop: asyncio.AbstractEventLoop,
         work: Callable[[], _T],
-        then: Callable[[], None] | None,
+        then: Callable[[], None] | None = None,
     ) -> asyncio.Future[_T]:
         if self._closed:
             raise RuntimeError(f"the thread {self._name!r} is closed")
@@ -69,10 +69,13 @@ class OneThread:
     def _serve(self) -> None:
         while (job := self._given.get()) is not None:
             future, work, then = job
-            _do(future, work)
-            del job, future, work  # what it holds shall not wait for the next one
-            if then is not None:
-                then()
+            try:
+                _do(future, work)
+            finally:
+                del job, future, work  # what it holds shall not wait for the next one
+                if then is not None:
+                    then()
+                del then
 
 
 async def in_daemon_thread(name: str, work: Callable[[], _T]) -> _T:

@@ -15,6 +15,7 @@ import os
 import random
 import signal
 import sys
+import time
 from pathlib import Path
 from typing import Any
 from uuid import UUID
@@ -44,13 +45,16 @@ def arm(point: str) -> None:
     """Make the process die at a named point of its twelfth commit (or first new segment)."""
     calls = 0
 
-    def at(holder: Any, name: str, *, before: bool, nth: int = COMMIT) -> None:
+    def at(
+        holder: Any, name: str, *, before: bool, nth: int = COMMIT, after_seconds: float = 0
+    ) -> None:
         whole = getattr(holder, name)
 
         def dying(*arguments: Any, **named: Any) -> Any:
             nonlocal calls
             calls += 1
             if before and calls == nth:
+                time.sleep(after_seconds)  # the callers are told meanwhile
                 die()
             result = whole(*arguments, **named)
             if not before and calls == nth:
@@ -67,7 +71,7 @@ def arm(point: str) -> None:
         case "after the fsync, before the index's commit":
             at(journal.Journal, "commit", before=False)
         case "between the reply and the index's commit":
-            at(index.Index, "commit", before=True)
+            at(index.Index, "commit", before=True, after_seconds=0.1)
         case "after the index's commit":
             at(index.Index, "commit", before=False)
         case "before a new segment is in place":

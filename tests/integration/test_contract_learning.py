@@ -84,6 +84,7 @@ def test_a_well_rated_dialogue_of_an_unusual_wording_makes_that_wording_answered
     first = fresh.stats()["last_learning_update"]
     after = fresh.ask(UNUSUAL)
     assert after["response"] == wanted["response"]
+    assert after["confidence"] > before["confidence"]
     assert after["similar_found"] == 1
     assert after["learning_improved"] is True
     receipt = [line for line in after["sources"] if line["kind"] == "dialogues"]

@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+import asyncio
 import time
 from collections.abc import Iterator
 from pathlib import Path
+from uuid import UUID
 
 import pytest
 
+from tests.conformance.local import opened
 from tests.conftest import Home
 from tests.integration.conftest import MODE
 from tests.servers import Server, serving
@@ -17,6 +20,7 @@ PARAPHRASE = "Можно ли оставить велосипед у почто�
 NO_BIKES = "Велосипед в тамбуре у почтовых ящиков оставлять нельзя, он мешает уборке подъезда."
 ODD = "песок с ботинок на лестнице часто выметают у нас"
 EXACT = "Как часто моют окна в подъезде?"
+UNUSUAL = "почём полы помыть в пятиэтажке"
 ALIKE = "в кабине липкий пол, когда помоют?"
 
 
@@ -115,30 +119,58 @@ def test_a_strangers_better_answer_changes_nothing(bot: Server) -> None:
 
 
 def test_the_dialogues_on_the_receipt_carry_the_answer(bot: Server) -> None:
-    first = bot.ask(ALIKE)
-    title = first["sources"][0]["title"]
-    before = bot.ask(title)
+    before = bot.ask(UNUSUAL)
     assert before["outcome"] == "answered"
     bot.rate(before["log_id"], 5)
     after: dict = {}
 
     def named() -> bool:
-        after.update(bot.ask(title))
+        after.update(bot.ask(UNUSUAL))
         return any(line["kind"] == "dialogues" for line in after["sources"])
 
     eventually(named)
     assert after["response"] == before["response"]
+    assert after["confidence"] > before["confidence"]
     line = next(line for line in after["sources"] if line["kind"] == "dialogues")
     assert line["ids"] == [before["log_id"]]
     assert (line["dialogues"], line["raters"]) == (1, 1)
-    bot.rate(before["log_id"], 1)
-    eventually(lambda: not any(s["kind"] == "dialogues" for s in bot.ask(title)["sources"]))
+    bot.rate(before["log_id"], 1)  # taken away, it is no longer named, and was missed
+    eventually(lambda: not any(s["kind"] == "dialogues" for s in bot.ask(UNUSUAL)["sources"]))
+    again = bot.ask(UNUSUAL)
+    assert (again["response"], again["confidence"]) != (after["response"], after["confidence"])
 
 
-def test_every_turn_keeps_what_it_weighed(bot: Server) -> None:
-    log_id = bot.ask(ODD)["log_id"]
-    found = bot.client.get(f"/api/learning/similar/{log_id}").json()
-    assert found["original_message"] == ODD
+def test_stars_for_an_answer_to_its_own_words_are_on_no_receipt(bot: Server) -> None:
+    """They change nothing there, so they are not named."""
+    title = bot.ask(ALIKE)["sources"][0]["title"]
+    before = bot.ask(title)
+    seen = bot.stats()["last_learning_update"]
+    bot.rate(before["log_id"], 5)
+    eventually(lambda: bot.stats()["last_learning_update"] != seen)
+    after = bot.ask(title)
+    fields = ("response", "confidence", "sources", "similar_found", "learning_improved")
+    assert [after[f] for f in fields] == [before[f] for f in fields]
+    assert after["learning_improved"] is False
+
+
+@pytest.mark.parametrize("home", ["journal"], indirect=True)
+async def test_every_turn_keeps_what_it_weighed(tmp_path: Path, home: Home) -> None:
+    def ask() -> UUID:
+        with serving(tmp_path / "data") as server:
+            server.wait_for_meaning()
+            return UUID(server.ask(ODD)["log_id"])
+
+    log_id = await asyncio.to_thread(ask)
+    async with opened(tmp_path / "data") as store:
+        kept = await store.get_conversation(log_id)
+    assert kept is not None
+    scores = [candidate.score for candidate in kept.candidates]
+    assert len(scores) > 1
+    assert scores == sorted(scores, reverse=True)
+    assert kept.propensity == 1.0
+    assert kept.embedding is not None
+    assert kept.versions["encoder"] == kept.embedding.model
+    assert all(kept.versions.values())
 
 
 @pytest.mark.parametrize("home", ["journal"], indirect=True)

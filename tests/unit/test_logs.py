@@ -64,3 +64,28 @@ async def test_what_nobody_caught_is_told_so_too(written: io.StringIO) -> None:
     for word in ("ExceptionGroup", "KeyError", "in said"):
         assert word in line["exception"]
     assert "Анна" not in written.getvalue()
+
+
+def test_on_a_terminal_lines_are_for_people(monkeypatch: pytest.MonkeyPatch) -> None:
+    class Terminal(io.StringIO):
+        def isatty(self) -> bool:
+            return True
+
+    root, lines = logging.getLogger(), Terminal()
+    handlers, level = root.handlers[:], root.level
+    monkeypatch.setattr("sys.stderr", lines)
+    try:
+        configure_logging("info")
+        get_logger("ours").warning("the journal did not take an operation", reason="full")
+        try:
+            fail()
+        except KeyError:
+            logging.getLogger("a.library").exception("it failed")
+    finally:
+        root.handlers[:], root.level = handlers, level
+    told = lines.getvalue()
+    assert "the journal did not take an operation" in told
+    assert "full" in told
+    assert not any(line.startswith("{") for line in told.splitlines())
+    assert "KeyError" in told
+    assert "Анна" not in told

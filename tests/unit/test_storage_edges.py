@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import os
 import shutil
 import sqlite3
 import threading
@@ -279,3 +280,46 @@ async def test_g09_what_the_index_could_not_take_after_the_reply_it_takes_before
         stats = await store.get_stats()
         assert (stats.total_interactions, stats.rated_interactions) == (1, 1)
         assert stats.complete
+
+
+async def test_g10_a_rating_that_came_first_is_joined_though_the_index_fails(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Also over a restart, and the journal goes on."""
+
+    def broken(index: Index) -> None:
+        raise sqlite3.OperationalError("disk I/O error")
+
+    log_id = IDS.issue()
+    async with opened(tmp_path / "d") as store:
+        assert (await store.update_rating(log_id, 4, "words")).status == "pending"
+    async with opened(tmp_path / "d") as store:
+        with monkeypatch.context() as bad:
+            bad.setattr(Index, "commit", broken)
+            await store.add_conversation(log_id, "q", "a", "s")
+        found = await store.get_conversation(log_id)
+        assert found is not None
+        assert (found.rating, found.feedback_text) == (4, "words")
+        await store.add_conversation(None, "after", "a", "s")
+        assert (await store.get_stats()).total_interactions == 2
+    async with opened(tmp_path / "d") as store:
+        found = await store.get_conversation(log_id)
+        assert found is not None
+        assert (found.rating, found.feedback_text) == (4, "words")
+
+
+async def test_writes_that_come_together_share_a_commit(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    syncs = []
+    sync = os.fdatasync
+
+    def counted(fd: int) -> None:
+        syncs.append(fd)
+        sync(fd)
+
+    async with opened(tmp_path / "d") as store:
+        monkeypatch.setattr(os, "fdatasync", counted)
+        adds = (store.add_conversation(None, f"q{n}", "a", "s") for n in range(200))
+        assert len(await asyncio.gather(*adds)) == 200
+        assert len(syncs) < 20

@@ -275,11 +275,14 @@ class Ranker:
 
 
 def pinned(ranking: Ranking, item: KnowledgeItem) -> Ranking:
-    """``ranking`` with ``item`` first, for that is the answer to this very question."""
+    """``ranking`` with ``item`` first, for that is the answer to this very question.
+
+    Whatever raters say of it: so none of them speaks for it here.
+    """
     others = [ranked for ranked in ranking.ranked if ranked.item.item_id != item.item_id]
-    found = [r._replace(item=item) for r in ranking.ranked if r.item.item_id == item.item_id]
-    score = ranking.ranked[0].score if ranking.ranked else 0.0
-    best = found[0] if found else Ranked(item, score, _NOBODY)
+    found = [r.score for r in ranking.ranked if r.item.item_id == item.item_id]
+    score = found[0] if found else ranking.ranked[0].score if ranking.ranked else 0.0
+    best = Ranked(item, score, _NOBODY)
     return Ranking([best, *others][:TOP], ranking.features, is_pinned=True)
 
 

@@ -25,7 +25,7 @@ from audiobot.domain import (
 from audiobot.messages import sentence
 from audiobot.ports import Completion, Reply
 
-VERSION: Final = "voices-3"
+VERSION: Final = "voices-4"
 """Of the ranking."""
 _PROMPT: Final = "grounded-1"
 _VERSIONS: Final = 16

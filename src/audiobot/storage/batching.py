@@ -13,7 +13,7 @@ from collections.abc import Awaitable, Callable, Sequence
 from typing import Final
 
 from audiobot.domain import Durability
-from audiobot.errors import StorageUnavailable
+from audiobot.errors import StorageUnavailable, report_fault
 from audiobot.ports import NO_METER, Meter
 from audiobot.storage.operations import Committed, Operation
 
@@ -147,6 +147,9 @@ class GroupCommit:
         if future.done() and not future.cancelled():
             return  # told of trouble already: its caller takes it elsewhere, and is followed there
         if result.fresh:
-            self._follow(result)
+            try:
+                self._follow(result)
+            except Exception as error:  # noqa: BLE001  # it is safe, and its caller shall hear that
+                report_fault("following a commit failed", error)
         if not future.done():
             future.set_result(result)

@@ -402,19 +402,18 @@ class LocalStore:
         return await self._commit_thread.run(partial(self._commit, operations), self._settle)
 
     def _follow(self, result: Committed) -> None:
-        """Bring memory after a commit: a cache, so what it cannot take in is read elsewhere."""
+        """Bring memory after a commit."""
         self._tell(result)
         if self._oldest_at is None:
             self._oldest_at = time.time()
-        with contextlib.suppress(Unavailable):
-            if result.rating is not None and isinstance(result.operation, AddConversation):
-                # Its rating came before it: only the index has both.
-                row = self.index.find(result.operation.conversation.log_id)
-                conversation = self._assemble(row) if row else None
-                if row is not None and conversation is not None:
-                    self.memory.hold(conversation, rank_of(row.version))
-                return
-            self.memory.apply(result.operation)
+        operation, rated = result.operation, result.rated
+        if not isinstance(operation, AddConversation) or result.rating is None:
+            self.memory.apply(operation)
+        elif rated is not None:
+            self.memory.hold(with_rating(operation.conversation, rated), rated.rank)
+        else:  # without its words a rating still counts
+            rating = result.rating
+            self.memory.hold(msgspec.structs.replace(operation.conversation, rating=rating))
 
     def _commit(self, operations: list[Operation]) -> list[Committed | Exception]:
         """One batch, in the commit thread; its callers are told before ``_settle`` ends it."""
@@ -520,7 +519,12 @@ class LocalStore:
         staged[position] = operation
         if isinstance(operation, AddConversation):
             answered = operation.conversation.outcome == "answered"
-            return Committed(operation, True, True, answered, row.rating if row else None)
+            early = (
+                self._earlier(row.rating_position, staged) if row and row.rating_position else None
+            )
+            rated = early if isinstance(early, RateConversation) else None
+            rating = row.rating if row else None
+            return Committed(operation, True, True, answered, rating, rated=rated)
         return _committed(operation, True, row)._replace(replaced=replaced)
 
     def _in_place_of(

@@ -141,7 +141,8 @@ class Committed(NamedTuple):
     ``operation`` is the one that counts: another than the one handed in when that was a repeat
     (then ``fresh`` is false), a rating with the version that it took. ``known`` says whether its
     dialogue is there, ``answered`` whether that person got an answer. ``rating`` is one that came
-    before its dialogue, ``before`` the one that a rating replaced where PostgreSQL took it.
+    before its dialogue, ``rated`` the same with its words where the journal has them, ``before``
+    the one that a rating replaced where PostgreSQL took it.
     ``replaced`` is the correction that was in the place of a new one.
     """
 
@@ -152,6 +153,7 @@ class Committed(NamedTuple):
     rating: int | None = None
     before: int | None = None
     replaced: Correction | None = None
+    rated: RateConversation | None = None
 
 
 _encoder: Final = msgspec.msgpack.Encoder()

@@ -204,7 +204,10 @@ class Metrics:
 
     def _make_commits(self) -> None:
         commits = self._histogram(
-            "vasdom_commit_seconds", "Time of one commit: journal or postgres", _SECONDS, "home"
+            "vasdom_commit_seconds",
+            "Time until one commit is safe: journal or postgres",
+            _SECONDS,
+            "home",
         )
         sizes = self._histogram(
             "vasdom_commit_batch_size", "Operations that shared one commit", _SIZES, "home"
