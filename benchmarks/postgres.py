@@ -104,7 +104,9 @@ def export_figures(cluster: Cluster, rows: int, folder: Path) -> dict[str, float
                 with httpx.Client(base_url=server.address, trust_env=False, timeout=30) as client:
                     while not done.is_set():
                         started = time.perf_counter()
-                        client.get("/api/ready").raise_for_status()
+                        # A whole turn: through the loop, the store and PostgreSQL.
+                        said = {"message": "привет"}
+                        client.post("/api/voice/process", json=said).raise_for_status()
                         into.append(1_000 * (time.perf_counter() - started))
                         time.sleep(0.005)
 
