@@ -73,6 +73,7 @@ _BEAT_SECONDS: Final = 1.0
 _POOL: Final = 5
 _BATCH: Final = 256
 _PAGE: Final = 64
+_AT_ONCE: Final = 8
 _FOLD_ABOVE: Final = 2_000
 _FOLD_AT_ONCE: Final = 50_000
 _OVERLAP: Final = timedelta(seconds=8)
@@ -440,7 +441,12 @@ class PostgresStore:
                     "page": _PAGE,
                 },
             )
-            yield [conversation_of(row) for row in rows]
+            page = []
+            for row in rows:
+                page.append(conversation_of(row))
+                if len(page) % _AT_ONCE == 0:
+                    await asyncio.sleep(0)  # a turn has a dozen steps: it waits for each
+            yield page
             if len(rows) < _PAGE:
                 return
             after = (rows[-1].created_at, rows[-1].id)
