@@ -35,6 +35,7 @@ async def write_twelve(path: Path, *, closed: bool) -> dict[UUID, Conversation]:
         for told in kept:
             await store.update_rating(told.log_id, 4)
         if not closed:
+            await store.get_stats()  # the index knows them all
             shutil.copytree(alive, path)
     if closed:
         shutil.copytree(alive, path)

@@ -411,9 +411,7 @@ class LocalStore:
             self.memory.apply(operation)
         elif rated is not None:
             self.memory.hold(with_rating(operation.conversation, rated), rated.rank)
-        else:  # without its words a rating still counts
-            rating = result.rating
-            self.memory.hold(msgspec.structs.replace(operation.conversation, rating=rating))
+        # else its words could not be read just now: whoever asks reads both from the journal
 
     def _commit(self, operations: list[Operation]) -> list[Committed | Exception]:
         """One batch, in the commit thread; its callers are told before ``_settle`` ends it."""
@@ -519,13 +517,17 @@ class LocalStore:
         staged[position] = operation
         if isinstance(operation, AddConversation):
             answered = operation.conversation.outcome == "answered"
-            early = (
-                self._earlier(row.rating_position, staged) if row and row.rating_position else None
-            )
-            rated = early if isinstance(early, RateConversation) else None
             rating = row.rating if row else None
+            rated = self._rated(row, staged) if row else None
             return Committed(operation, True, True, answered, rating, rated=rated)
         return _committed(operation, True, row)._replace(replaced=replaced)
+
+    def _rated(self, row: Row, staged: dict[Position, Operation]) -> RateConversation | None:
+        """The rating that came before its dialogue; None when it cannot be read just now."""
+        rated: Operation | None = None
+        with contextlib.suppress(Unavailable):  # no reason to refuse the dialogue
+            rated = self._earlier(row.rating_position, staged) if row.rating_position else None
+        return rated if isinstance(rated, RateConversation) else None
 
     def _in_place_of(
         self, operation: Operation, staged: dict[Position, Operation]
