@@ -403,6 +403,7 @@ def main() -> None:
     plain.save()
     assert seen.query_mean is not None
     assert seen.passage_mean is not None
+    means = (seen.query_mean, seen.passage_mean)
     packed = Packed()
     domains = {"sample": of_sample(), "tuning": of_tuning()}
     domains["both"] = domains["sample"] + domains["tuning"]
@@ -411,7 +412,6 @@ def main() -> None:
             lessons = []
             for seed in SEEDS:
                 print(f"{name}: {len(intents)} intents, seed {seed}")
-                means = (seen.query_mean, seen.passage_mean)
                 lessons.append(taught(packed, intents, means, seed))
             file = SHIPPED if name == "both" else TUNINGS / f"{name}.npz"
             file.parent.mkdir(exist_ok=True)

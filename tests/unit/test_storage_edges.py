@@ -235,6 +235,10 @@ async def test_g01_nothing_is_acknowledged_into_a_journal_that_was_removed(tmp_p
             await store.add_conversation(None, "m", "r", "s")
 
 
+def broken(index: Index) -> None:
+    raise sqlite3.OperationalError("disk I/O error")
+
+
 async def test_g09_who_asks_after_the_reply_waits_until_the_index_knows(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -266,9 +270,6 @@ async def test_g09_who_asks_after_the_reply_waits_until_the_index_knows(
 async def test_g09_what_the_index_could_not_take_after_the_reply_it_takes_before_the_next(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    def broken(index: Index) -> None:
-        raise sqlite3.OperationalError("disk I/O error")
-
     async with opened(tmp_path / "d") as store:
         with monkeypatch.context() as bad:
             bad.setattr(Index, "commit", broken)
@@ -286,10 +287,6 @@ async def test_g10_a_rating_that_came_first_is_joined_though_the_index_fails(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Also over a restart, and the journal goes on."""
-
-    def broken(index: Index) -> None:
-        raise sqlite3.OperationalError("disk I/O error")
-
     log_id = IDS.issue()
     async with opened(tmp_path / "d") as store:
         assert (await store.update_rating(log_id, 4, "words")).status == "pending"

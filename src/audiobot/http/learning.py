@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-import asyncio
-from collections.abc import AsyncIterable, AsyncIterator
+from collections.abc import AsyncIterator
 from pathlib import PurePosixPath
 from typing import Annotated, Any, Literal
 
@@ -34,7 +33,6 @@ from audiobot.messages import sentence
 
 MAX_IMPORT: int = 8 << 20
 _CHUNK = 64 << 10
-_AT_ONCE = 8
 
 ERRORS: dict[int | str, dict[str, Any]] = {code: {"model": ErrorReply} for code in (401, 422, 503)}
 
@@ -89,7 +87,9 @@ def make_router(services: Services) -> APIRouter:
         if mask:
             raise InvalidValue("mask_not_built")
         complete = store.status().complete
-        samples = _samples(store.get_rated_conversations(min_rating, answered=True))
+        samples = (
+            _sample(c) async for c in store.get_rated_conversations(min_rating, answered=True)
+        )
         if "application/x-ndjson" in request.headers.get("accept", ""):
             return StreamingResponse(
                 _lines(samples),
@@ -201,16 +201,6 @@ def make_router(services: Services) -> APIRouter:
         )
 
     return router
-
-
-async def _samples(rated: AsyncIterable[Conversation]) -> AsyncIterator[ExportSample]:
-    """Each dialogue as a sample; others have their turn after a few."""
-    count = 0
-    async for conversation in rated:
-        yield _sample(conversation)
-        count += 1
-        if count % _AT_ONCE == 0:
-            await asyncio.sleep(0)
 
 
 def _sample(conversation: Conversation) -> ExportSample:

@@ -20,6 +20,8 @@ _T = TypeVar("_T")
 WRITE_SECONDS: Final = 1.5
 """The operation deadline: what a live turn or rating may ask of PostgreSQL altogether."""
 READ_SECONDS: Final = 3.0
+AT_ONCE: Final = 8
+"""Dialogues after which others have their turn: a turn has a dozen steps, and waits for each."""
 
 
 class Ahead(NamedTuple):

@@ -53,7 +53,7 @@ from audiobot.storage.batch import (
 )
 from audiobot.storage.batching import GroupCommit
 from audiobot.storage.dsn import Dsn
-from audiobot.storage.homes import READ_SECONDS, WRITE_SECONDS, Ahead
+from audiobot.storage.homes import AT_ONCE, READ_SECONDS, WRITE_SECONDS, Ahead
 from audiobot.storage.index_teaching import Verdict
 from audiobot.storage.operations import (
     DAY,
@@ -73,7 +73,6 @@ _BEAT_SECONDS: Final = 1.0
 _POOL: Final = 5
 _BATCH: Final = 256
 _PAGE: Final = 64
-_AT_ONCE: Final = 8
 _FOLD_ABOVE: Final = 2_000
 _FOLD_AT_ONCE: Final = 50_000
 _OVERLAP: Final = timedelta(seconds=8)
@@ -444,8 +443,8 @@ class PostgresStore:
             page = []
             for row in rows:
                 page.append(conversation_of(row))
-                if len(page) % _AT_ONCE == 0:
-                    await asyncio.sleep(0)  # a turn has a dozen steps: it waits for each
+                if len(page) % AT_ONCE == 0:
+                    await asyncio.sleep(0)
             yield page
             if len(rows) < _PAGE:
                 return

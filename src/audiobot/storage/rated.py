@@ -7,6 +7,7 @@ lets go of meanwhile is asked for again where it lies now.
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import AsyncIterator
 from datetime import datetime
 from typing import TYPE_CHECKING, Final
@@ -15,7 +16,7 @@ from uuid import UUID
 import msgspec
 
 from audiobot.domain import Conversation
-from audiobot.storage.homes import Homes
+from audiobot.storage.homes import AT_ONCE, Homes
 from audiobot.storage.memory import SafeInMemoryStorage
 from audiobot.storage.operations import with_rating
 from audiobot.storage.trouble import DatabaseTrouble
@@ -48,7 +49,11 @@ class RatedDialogues:
     async def __aiter__(self) -> AsyncIterator[Conversation]:
         overlaid = self._homes.overlaid()
         told: set[UUID] = set()
+        count = 0
         async for found in self._everywhere(overlaid=overlaid):
+            count += 1
+            if count % AT_ONCE == 0:
+                await asyncio.sleep(0)
             if not overlaid:
                 yield found
             elif found.log_id not in told:
