@@ -9,7 +9,7 @@ import asyncio
 import hashlib
 import time
 from collections.abc import Sequence
-from typing import Final
+from typing import Final, NamedTuple
 from uuid import NAMESPACE_URL, UUID, uuid5
 
 import msgspec
@@ -21,6 +21,7 @@ from audiobot.domain import (
     MAX_WORDINGS,
     AnswerPreview,
     Conversation,
+    Correction,
     CorrectionOutcome,
     Idempotency,
     Language,
@@ -47,6 +48,8 @@ _LOOK_UP_SECONDS: Final = 0.25
 _TAKEN_UP_SECONDS: Final = 0.8
 """How long an operator's call waits until its correction counts here; it counts soon after else."""
 _AGAIN_SECONDS: Final = 0.25
+_GATHERED_SECONDS: Final = 0.05
+"""Between lessons: ratings that come by the thousand are learned by the hundred."""
 _ATTEMPTS: Final = 40
 _LOOKED_AT: Final = 500
 """Turns of the inbox that a preview looks at."""
@@ -92,6 +95,13 @@ def _check_correction(answer: str, wordings: Sequence[str]) -> None:
         raise InvalidValue("list_too_long", field="wordings", limit=MAX_WORDINGS)
     for wording in wordings:
         check_text("wordings", wording, MAX_MESSAGE, blank=False)
+
+
+class Rated(NamedTuple):
+    """What became of a rating, and the operator's answer whose place its correction took."""
+
+    outcome: RatingOutcome
+    replaced: Correction | None = None
 
 
 class ConversationService:
@@ -185,7 +195,7 @@ class ConversationService:
         rater: str | None = None,
         by_operator: bool = False,
         idempotency_key: str | None = None,
-    ) -> RatingOutcome:
+    ) -> Rated:
         """Keep a rating; it counts for the next question on.
 
         What an operator would have answered is a correction of that question at once, kept
@@ -200,11 +210,12 @@ class ConversationService:
         if idempotency is not None:
             earlier = await self._store.find_reply(idempotency)
             if isinstance(earlier, RatingOutcome):
-                return earlier
+                return Rated(earlier)
             if earlier is not None:
                 raise IdempotencyMismatch("idempotency_mismatch")
-        if by_operator and corrected_response and corrected_response.strip():
-            await self._correct_turn(log_id, corrected_response)
+        replaced = None
+        if by_operator and corrected_response is not None:
+            replaced = await self._correct_turn(log_id, corrected_response)
         outcome = await self._store.update_rating(
             log_id,
             rating,
@@ -217,13 +228,13 @@ class ConversationService:
         self._rated[log_id] = None
         if self._learning is None or self._learning.done():
             self._learning = asyncio.create_task(self._learn(), name="learn")
-        return outcome
+        return Rated(outcome, replaced)
 
     # -- teaching --------------------------------------------------------------------------
 
-    async def _correct_turn(self, log_id: UUID, answer: str) -> None:
-        """An operator's answer to one turn, in place of an earlier one to the same turn."""
-        check_text("corrected_response", answer, MAX_CORRECTION)
+    async def _correct_turn(self, log_id: UUID, answer: str) -> Correction | None:
+        """An operator's answer to one turn, in place of an earlier one to it, which is returned."""
+        check_text("corrected_response", answer, MAX_CORRECTION, blank=False)
         turn = await self._store.get_conversation(log_id)
         wordings = [turn.user_message] if turn is not None else []
         language = turn.language if turn is not None else spoken_language(answer) or "ru"
@@ -231,7 +242,7 @@ class ConversationService:
             if answer.strip() == turn.ai_response.strip():
                 raise InvalidValue("correction_same", field="corrected_response")
             _check_language(answer, turn.language)
-        await self._store.correct(
+        outcome = await self._store.correct(
             answer,
             wordings,
             language,
@@ -239,6 +250,8 @@ class ConversationService:
             correction_id=uuid5(_CORRECTIONS, f"turn {log_id}"),
         )
         await self._take_up()
+        replaced = outcome.replaced
+        return replaced if replaced is not None and replaced.answer != answer else None
 
     async def correct(
         self,
@@ -326,7 +339,7 @@ class ConversationService:
     # -- learning from ratings ---------------------------------------------------------------
 
     async def _learn(self) -> None:
-        """Let the ratings count; what comes in meanwhile is learned together."""
+        """Let the ratings count: the first at once, what comes in meanwhile together."""
         attempts = 0
         while self._rated:
             log_ids, self._rated = list(self._rated), {}
@@ -342,6 +355,7 @@ class ConversationService:
                 # The ratings are safe; that one does not count yet is not for the rater to hear.
                 report_fault("learning from a rating failed", error)
             attempts = 0
+            await asyncio.sleep(_GATHERED_SECONDS)
 
     async def similar(self, log_id: UUID, limit: int) -> tuple[Conversation | None, list[Similar]]:
         """The dialogue (None while out of reach) and the rated ones nearest to it."""

@@ -523,6 +523,10 @@ _SENTENCES: Final[dict[str, tuple[str, str]]] = {
         "when I do not know, I keep the question for its staff.",
     ),
     "feedback_thanks": ("Спасибо, оценка сохранена.", "Thank you, your rating is kept."),
+    "correction_replaced": (
+        "До вас на этот вопрос ответили: «{answer}». Теперь действует ваш ответ.",
+        "Before you this question was answered: '{answer}'. Your answer counts now.",
+    ),
     "feedback_pending": (
         "Спасибо, оценка сохранена и будет присоединена к диалогу, как только он станет доступен.",
         "Thank you, your rating is kept and will join its dialogue as soon as that is in reach.",

@@ -88,9 +88,11 @@ def test_a_bad_answer_ends_in_a_sentence_and_stays_as_typed(desk: Desk, question
     expect(desk.card(question)).to_be_visible()
 
 
-def test_of_two_operators_the_later_wins_and_is_told_of_the_earlier(
+def test_of_two_operators_the_later_wins_and_each_is_told_of_the_other(
     desk: Desk, open_desk: OpenDesk, question: str
 ) -> None:
+    desk.page.clock.install()
+    desk.open()
     other = open_desk(desk.server)
     for operator, typed in ((desk, "Самокаты вывозим мы."), (other, ANSWER)):
         operator.open_group(question)
@@ -100,9 +102,29 @@ def test_of_two_operators_the_later_wins_and_is_told_of_the_earlier(
     other.save.click()
     expect(other.notice).to_contain_text("другой оператор ответил: «Самокаты вывозим мы.»")
     assert other.server.ask(question)["response"] == ANSWER
+    desk.page.clock.run_for(11_000)
+    expect(desk.notice).to_contain_text(f"ответил иначе, чем вы: «{ANSWER}». Теперь действует его")
+    expect(desk.page.locator(".watch")).to_have_count(0)
     other.undo.click()
     expect(other.notice).to_contain_text("Отменено")
     assert other.server.ask(question)["response"] == "Самокаты вывозим мы."
+    # His own undoing is no news to him.
+    expect(other.page.locator(".watch")).to_have_count(0)
+
+
+def test_who_saved_an_answer_hears_when_a_colleague_withdraws_it(desk: Desk, question: str) -> None:
+    desk.page.clock.install()
+    desk.open()
+    desk.open_group(question)
+    desk.answer.fill(ANSWER)
+    desk.save.click()
+    expect(desk.notice).to_contain_text(SAVED)
+    desk.page.clock.run_for(11_000)
+    kept = desk.page.locator(".watch").get_attribute("data-answer")
+    desk.server.client.delete(f"/api/learning/corrections/{kept}").raise_for_status()
+    desk.page.clock.run_for(11_000)
+    expect(desk.notice).to_contain_text("Другой оператор только что отозвал ваш ответ")
+    expect(desk.notice).to_contain_text(SAVED)
 
 
 def test_who_opens_what_was_answered_meanwhile_is_told_so(

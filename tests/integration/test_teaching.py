@@ -213,7 +213,12 @@ def test_an_operators_corrected_response_is_a_correction_of_its_question(desk: S
     assert told["log_id"] not in waiting(desk)
     # Said again in other words it is the same correction, said later.
     body["corrected_response"] = "Полторы тысячи рублей в месяц."
-    assert operator(desk, "POST", "/api/voice/feedback", json=body).status_code == 200
+    later = operator(desk, "POST", "/api/voice/feedback", json=body)
+    assert later.status_code == 200
+    # Who wrote later is told what it took the place of; the same words took nobody's.
+    assert BETTER in later.json()["message"]
+    again = operator(desk, "POST", "/api/voice/feedback", json=body).json()["message"]
+    assert "Теперь действует ваш ответ" not in again
     changed = in_force(desk, kept["correction_id"])
     assert changed is not None
     assert changed["answer"] == body["corrected_response"]
@@ -327,6 +332,8 @@ def test_the_longest_correction_is_taken_and_a_longer_body_is_refused(desk: Serv
     ("text", "code"),
     [
         ("x" * 4_001, "text_too_long"),
+        ("", "text_blank"),
+        (" \n", "text_blank"),
         ("We do not do that here", "correction_language"),
         (None, "correction_same"),
     ],
@@ -343,13 +350,12 @@ def test_a_bad_corrected_response_of_an_operator_is_refused_with_its_rating(
     assert after == before
 
 
-def test_an_empty_corrected_response_is_none(desk: Server) -> None:
+def test_an_empty_suggestion_is_none(desk: Server) -> None:
     told = desk.ask(FAR)
     for empty in ("", " \n"):
-        body = {"log_id": told["log_id"], "rating": 1, "corrected_response": empty}
-        assert operator(desk, "POST", "/api/voice/feedback", json=body).status_code == 200
-    found = operator(desk, "GET", CORRECTIONS).json()["corrections"]
-    assert not [c for c in found if told["log_id"] in c["log_ids"]]
+        assert desk.rate(told["log_id"], 1, corrected_response=empty).status_code == 200
+    found = operator(desk, "GET", SUGGESTIONS).json()["suggestions"]
+    assert not [s for s in found if s["log_id"] == told["log_id"]]
 
 
 def test_a_correction_in_another_language_is_taken_when_that_is_said(desk: Server) -> None:

@@ -238,7 +238,7 @@ async def test_a_rating_learns_and_a_failure_of_learning_is_not_the_raters(
     service: ConversationService, recorder: Recorder
 ) -> None:
     recorder.fail_learning = True
-    outcome = await service.feedback(uuid.uuid4(), 5, None)
+    outcome, _ = await service.feedback(uuid.uuid4(), 5, None)
     assert outcome.status == "stored"
     reported: list[dict[str, Any]] = []
     asyncio.get_running_loop().set_exception_handler(lambda _, context: reported.append(context))

@@ -82,7 +82,7 @@ def make_router(services: Services) -> APIRouter:
         log_id = wire.parse_log_id(given.log_id)
         bears_cookie = services.access.has_rater_cookie(request)
         session = "" if bears_cookie else await services.conversation.session_of(log_id)
-        outcome = await services.conversation.feedback(
+        outcome, replaced = await services.conversation.feedback(
             log_id,
             given.rating,
             given.feedback_text,
@@ -92,11 +92,15 @@ def make_router(services: Services) -> APIRouter:
             idempotency_key=key,
         )
         services.metrics.rated_with(given.rating)
+        language = language_of(request)
         code = "feedback_thanks" if outcome.status == "stored" else "feedback_pending"
+        said = [sentence(code, language)]
+        if replaced is not None:
+            said.append(sentence("correction_replaced", language, answer=replaced.answer))
         return wire.reply(
             FeedbackReply(
                 success=True,
-                message=sentence(code, language_of(request)),
+                message=" ".join(said),
                 log_id=outcome.log_id,
                 will_be_used_for_training=outcome.answered
                 and outcome.rating >= services.min_rating,

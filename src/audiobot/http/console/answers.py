@@ -15,6 +15,7 @@ from audiobot.http.console import view
 from audiobot.http.console.desk import MOST, Desk
 from audiobot.http.console.door import Door, Visit
 from audiobot.http.console.inbox import (
+    LOOKS,
     Editor,
     Inbox,
     ids_in,
@@ -22,6 +23,8 @@ from audiobot.http.console.inbox import (
     shortened,
     undo_notice,
     version_in,
+    watch,
+    whole,
 )
 from audiobot.http.console.texts import text
 from audiobot.http.services import Services
@@ -129,6 +132,19 @@ class Answers:
             return view.html(notice)
         return await self._changed(visit, notice)
 
+    async def watch(self, visit: Visit) -> Response:
+        """Tell who saved an answer, for some minutes, when a colleague's takes its place."""
+        asked = visit.request.query_params
+        version, left = (whole(asked.get(n, ""), n) for n in ("seen_version", "left"))
+        newer = await self._desk.overtaken(_name(visit), version)
+        if newer is None:
+            again = watch(visit, _name(visit), version, left - 1) if 1 < left <= LOOKS else ""
+            return view.html(again)
+        code = "mine_withdrawn" if newer.withdrawn else "mine_changed"
+        words = [text(code, visit.language, answer=shortened(newer.answer))]
+        notice = visit.render("notice.html", words=words, undo=None)
+        return view.html(visit.render("also.html", notice=notice))
+
     async def accept(self, visit: Visit) -> Response:
         """The form for a customer's words: an operator may change them, and must say yes."""
         suggested = await self._desk.suggestion(_op_id(visit))
@@ -213,6 +229,7 @@ def add_routes(router: APIRouter, door: Door, answers: Answers) -> None:
         router.add_api_route(path, door.part(handler), methods=["POST"])
     for path, handler in (
         ("/answers/{correction_id}", answers.edit),
+        ("/answers/{correction_id}/watch", answers.watch),
         ("/suggestions/{op_id}", answers.accept),
     ):
         router.add_api_route(path, door.part(handler), methods=["GET"])

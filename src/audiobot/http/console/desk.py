@@ -70,6 +70,26 @@ class Desk:
         kept = await self.answer_of(correction_id)
         return kept if seen_version is not None and kept.version > seen_version else None
 
+    async def overtaken(self, correction_id: UUID, seen_version: int) -> Correction | None:
+        """What took an answer's place after ``seen_version``: its change, or a later one's words.
+
+        A later one is any in force to one of its turns or in one of its wordings.
+        """
+        found = await self._store.get_corrections(withdrawn=True)
+        kept = next((c for c in found if c.correction_id == correction_id), None)
+        if kept is None or kept.version > seen_version:
+            return kept
+        turns, wordings = set(kept.log_ids), set(map(_plain, kept.wordings))
+        later = [
+            other
+            for other in found
+            if other.version > seen_version
+            and not other.withdrawn
+            and other.answer != kept.answer
+            and (turns & set(other.log_ids) or wordings & set(map(_plain, other.wordings)))
+        ]
+        return max(later, key=lambda correction: correction.version, default=None)
+
     async def suggestion(self, op_id: UUID) -> Suggestion | None:
         """One suggestion that still waits."""
         waiting = await self._store.get_suggestions(MOST)
@@ -131,3 +151,7 @@ class Desk:
         inbox = await self._store.get_inbox(MOST)
         wanted = set(log_ids)
         return len(inbox) < MOST and not any(turn.log_id in wanted for turn in inbox)
+
+
+def _plain(wording: str) -> str:
+    return " ".join(wording.casefold().split())

@@ -30,6 +30,8 @@ _T = TypeVar("_T")
 
 _SHOWN_TURNS: Final = 4
 _SHOWN_CAUGHT: Final = 12
+LOOKS: Final = 30
+"""So often, every ten seconds, a page looks after an answer that it has saved."""
 
 
 class Editor(NamedTuple):
@@ -112,9 +114,14 @@ def ids_in(visit: Visit) -> list[UUID]:
 def version_in(visit: Visit) -> int | None:
     """The version that the form's author had before them."""
     given = visit.form.one("seen_version")
-    if given and not (given.isascii() and given.isdigit() and len(given) <= 19):
-        raise InvalidValue("field_invalid", field="seen_version")
-    return int(given) if given else None
+    return whole(given, "seen_version") if given else None
+
+
+def whole(given: str, field: str) -> int:
+    """A number that a page of ours wrote into a form or an address."""
+    if not (given.isascii() and given.isdigit() and len(given) <= 19):
+        raise InvalidValue("field_invalid", field=field)
+    return int(given)
 
 
 def counted(turns: Sequence[_T], same: Callable[[_T], object]) -> list[tuple[_T, int]]:
@@ -274,7 +281,15 @@ def undo_notice(
     if before is not None and not before.withdrawn:
         undo = {"url": f"/console/answers/{kept.correction_id}/back", "before": before}
     undo |= {"kind": kind, "log_ids": kept.log_ids, "seen_version": kept.version}
-    return visit.render("notice.html", words=words, undo=undo)
+    notice = visit.render("notice.html", words=words, undo=undo)
+    return notice + visit.render(
+        "watched.html", watch=watch(visit, kept.correction_id, kept.version)
+    )
+
+
+def watch(visit: Visit, name: UUID, version: int, left: int = LOOKS) -> str:
+    """What looks now and then whether a colleague's answer took the place of one just saved."""
+    return visit.render("watch.html", name=name, version=version, left=left)
 
 
 def add_routes(router: APIRouter, door: Door, inbox: Inbox) -> None:

@@ -128,6 +128,14 @@ _TEXTS: Final[dict[str, tuple[str, str]]] = {
         "While you wrote, another operator dismissed these questions. Your answer is kept and "
         "counts.",
     ),
+    "mine_changed": (
+        "Другой оператор только что ответил иначе, чем вы: «{answer}». Теперь действует его ответ.",
+        "Another operator has just answered otherwise than you: '{answer}'. That one counts now.",
+    ),
+    "mine_withdrawn": (
+        "Другой оператор только что отозвал ваш ответ: он больше не действует.",
+        "Another operator has just withdrawn your answer: it counts no more.",
+    ),
     "dismissed": ("Отклонено: {turns}.", "Dismissed: {turns}."),
     "dismissed_answered": (
         "На эти вопросы только что ответил другой оператор: «{answer}». Этот ответ действует.",

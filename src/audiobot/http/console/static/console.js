@@ -120,8 +120,10 @@ on("htmx:beforeRequest", (event) => {
 });
 
 on("htmx:afterRequest", (event) => {
-  const { successful, requestConfig: { elt } } = event.detail;
+  const { successful, requestConfig: { elt, verb, path, parameters } } = event.detail;
   if (!successful || elt.matches(".preview")) return;
+  // What one does to one's own answer is no news.
+  if (verb === "post") all(".watch").filter(({ dataset: { answer = "" } }) => path.includes(answer) || parameters.correction_id === answer).forEach((watch) => watch.remove());
   const form = around(elt, ".editor");
   if (form) sessionStorage.removeItem(DRAFT + form.dataset.key);
   if (document.body.contains(elt)) return;
