@@ -13,7 +13,7 @@ import struct
 from collections.abc import Mapping
 from datetime import UTC, datetime
 from functools import lru_cache
-from typing import Any, Literal
+from typing import Any, Final, Literal
 from uuid import UUID
 
 import msgspec
@@ -37,6 +37,7 @@ MAX_DETAILS = 1_000_000
 """What an evaluation may tell beside its numbers."""
 
 Language = Literal["ru", "en"]
+LANGUAGES: Final[tuple[Language, ...]] = ("ru", "en")
 Outcome = Literal["answered", "asked", "handed_over"]
 Durability = Literal["journal", "postgres"]
 RatingStatus = Literal["stored", "pending"]

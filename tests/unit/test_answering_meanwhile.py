@@ -175,7 +175,7 @@ async def test_a_rating_that_comes_while_a_mind_is_made_teaches_it(
         while True:
             mind, snapshot = answerer._mind, answerer._learner.experience.snapshot()
             assert mind is not None
-            taught = fitted(mind.ranker, snapshot).matrix
+            taught = fitted(mind.known, mind.ranker, snapshot).matrix
             if (
                 mind.head is not None
                 and taught is not None

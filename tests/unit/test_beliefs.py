@@ -8,7 +8,7 @@ from datetime import UTC, datetime
 import numpy as np
 import pytest
 
-from audiobot.answering.beliefs import USUAL_RATING, Raters, beliefs, heard, lessons
+from audiobot.answering.beliefs import USUAL_RATING, Raters, beliefs, heard, lessons, trust
 from audiobot.answering.recall import Exemplar, Near
 
 pytestmark = pytest.mark.unit
@@ -123,6 +123,26 @@ def test_only_those_who_speak_for_an_item_are_named() -> None:
     good, bad = said(5, "x"), said(1, "y")
     found = beliefs([near(good, bad)], np.ones(1, np.float32), heard_of(good, bad), 0.5)
     assert found["a"].for_it == (good,)
+
+
+def test_whom_operators_refute_is_heard_less_and_more_again_when_they_bear_him_out() -> None:
+    assert trust([]) == {}
+    assert trust([("fair", True), ("fair", True)]) == {}
+    liar, slip, mended = (
+        trust([("x", given) for given in borne_out])["x"]
+        for borne_out in ([False] * 3, [False], [False] + [True] * 12)
+    )
+    assert 0.0 < liar < slip < 0.5 < mended < 1.0
+
+
+def test_what_a_rater_says_counts_as_far_as_he_is_trusted() -> None:
+    dialogues = [said(5, "liar", "a"), said(5, "fair", "b"), said(5, None, "c")]
+    raters, heeded = heard_of(*dialogues), {"liar": 0.1}
+    found = beliefs([near(*dialogues)], np.ones(1, np.float32), raters, 0.5, heeded)
+    assert 0.0 < found["a"].support < 0.2 * found["b"].support
+    assert found["c"] == beliefs([near(*dialogues)], np.ones(1, np.float32), raters, 0.5)["c"]
+    taught = lessons(heard([dialogues], raters, heeded), {"a": 0, "b": 1, "c": 2})
+    assert 0.0 < taught.weights[0] < 0.2 * taught.weights[1]
 
 
 def test_shuffled_ratings_cancel_out() -> None:

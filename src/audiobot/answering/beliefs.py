@@ -6,6 +6,9 @@ rater's mean, which is shrunk to the mean of all raters (the James-Stein way: Ef
 Three stars are no verdict. What is believed of an answer near a question is the mean of its
 raters' verdicts, each rater heard once, weighed by nearness (Nadaraya, 1964; Watson, 1964) and
 drawn to nothing while few have spoken. With ratings dealt at random it is nothing on the whole.
+
+What an operator has answered himself is right, so ratings of it can be checked. Who blames it is
+heard less everywhere: such questions are what crowdsourcing calls gold (Oleson et al., 2011).
 """
 
 from __future__ import annotations
@@ -15,6 +18,7 @@ from array import array
 from collections import defaultdict
 from collections.abc import Iterable, Mapping, Sequence
 from functools import lru_cache
+from types import MappingProxyType
 from typing import Final, NamedTuple
 
 import numpy as np
@@ -31,8 +35,15 @@ _OWN_WEIGHT: Final = 4.0
 _HEARD: Final = 3.0
 MOST_RATERS: Final = 10_000
 """Who has not rated for so long is one of whom nothing is known."""
-_NO_VERDICT: Final = 3
+NO_VERDICT: Final = 3
 _HALF_SCALE: Final = 2.0
+_BORNE_OUT: Final = 1.0
+"""So often is everybody taken to have praised what is right before,"""
+_REFUTED: Final = 4.0
+"""and blaming it once weighs as much as praising it so often."""
+Trust = Mapping[str, float]
+"""How much a rater's word counts, 0-1, where that is not in full."""
+IN_FULL: Final[Trust] = MappingProxyType({})
 
 
 @lru_cache(1_000)
@@ -88,12 +99,27 @@ class Raters:
 
     def verdict(self, rater: str | None, rating: int) -> float:
         """What one rating says: above 0 for the answer, below 0 against it, about -1 to 1."""
-        if rating == _NO_VERDICT:
+        if rating == NO_VERDICT:
             return 0.0
         count, total = self._given.get(rater, (0, 0)) if rater is not None else (0, 0)
         own = (total + _OWN_WEIGHT * self.usual) / (count + _OWN_WEIGHT)
         deviation = (rating - own) / _HALF_SCALE
-        return max(0.0, deviation) if rating > _NO_VERDICT else min(0.0, deviation)
+        return max(0.0, deviation) if rating > NO_VERDICT else min(0.0, deviation)
+
+
+def trust(checked: Iterable[tuple[str, bool]]) -> Trust:
+    """How much each rater's word counts, by what he says of operators' own answers.
+
+    ``checked`` holds a rater and whether he praised one.
+    """
+    tallies: dict[str, list[int]] = {}
+    for rater, praised in checked:
+        tallies.setdefault(rater, [0, 0])[praised] += 1
+    return {
+        rater: (right + _BORNE_OUT) / (right + _REFUTED * wrong + _BORNE_OUT)
+        for rater, (wrong, right) in tallies.items()
+        if wrong
+    }
 
 
 class Belief(NamedTuple):
@@ -107,7 +133,11 @@ class Belief(NamedTuple):
 
 
 def beliefs(
-    near: Sequence[Near], nearness: Matrix, raters: Raters, doubt: float
+    near: Sequence[Near],
+    nearness: Matrix,
+    raters: Raters,
+    doubt: float,
+    trust: Trust = IN_FULL,
 ) -> dict[str, Belief]:
     """What is believed of each item that was told to questions ``near`` to the one asked.
 
@@ -123,6 +153,7 @@ def beliefs(
             if dialogue.item_id is None:
                 continue
             verdict = raters.verdict(dialogue.rater, dialogue.rating)
+            verdict *= trust.get(dialogue.rater or "", 1.0)
             by_rater = spoken[dialogue.item_id]
             by_rater.setdefault(dialogue.rater, []).append((weight, verdict))
             if verdict > 0.0:
@@ -164,7 +195,7 @@ class Verdicts(NamedTuple):
         return Verdicts(*columns, self.verdicts[kept], self.names)
 
 
-def heard(every: Sequence[Sequence[Exemplar]], raters: Raters) -> Verdicts:
+def heard(every: Sequence[Sequence[Exemplar]], raters: Raters, trust: Trust = IN_FULL) -> Verdicts:
     """The verdicts in rated dialogues; ``every`` question's are together."""
     names: defaultdict[str, int] = defaultdict(itertools.count().__next__)
     who: defaultdict[str | None, int] = defaultdict(itertools.count().__next__)
@@ -172,6 +203,7 @@ def heard(every: Sequence[Sequence[Exemplar]], raters: Raters) -> Verdicts:
     for number, dialogues in enumerate(every):
         for dialogue in dialogues:
             verdict = raters.verdict(dialogue.rater, dialogue.rating)
+            verdict *= trust.get(dialogue.rater or "", 1.0)
             if dialogue.item_id is not None and verdict != 0.0:
                 numbers.extend((number, names[dialogue.item_id], who[dialogue.rater]))
                 verdicts.append(verdict)

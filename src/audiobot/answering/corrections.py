@@ -14,7 +14,7 @@ from uuid import UUID
 import msgspec
 
 from audiobot.answering.words import exact, plain, words
-from audiobot.domain import Correction, KnowledgeItem, Language
+from audiobot.domain import LANGUAGES, Correction, KnowledgeItem, Language
 
 _FEW_WORDS: Final = 6
 _MANY_WORDS: Final = 12
@@ -38,6 +38,12 @@ class Known(NamedTuple):
         """What answers this very question."""
         item_id = self.pins.get((language, exact(question)))
         return None if item_id is None else self.by_id.get(item_id)
+
+    def told_to(self, question: str) -> str | None:
+        """The id of what an operator would have told to this very question, in any language."""
+        asked = exact(question)
+        found = (self.pins.get((language, asked)) for language in LANGUAGES)
+        return next((item_id for item_id in found if item_id in self.taught), None)
 
 
 def lay_over(items: Sequence[KnowledgeItem], corrections: Iterable[Correction]) -> Known:

@@ -17,7 +17,7 @@ from uuid import uuid4
 
 import numpy as np
 
-from audiobot.answering.beliefs import Lessons, lessons
+from audiobot.answering.beliefs import IN_FULL, Lessons, Trust, lessons
 from audiobot.answering.experience import Snapshot
 from audiobot.answering.ranking import Ranker
 from audiobot.answering.words import exact
@@ -50,9 +50,9 @@ class HeldOut(NamedTuple):
     taught: int = 0
 
 
-def held_out(ranker: Ranker, snapshot: Snapshot) -> HeldOut:
+def held_out(ranker: Ranker, snapshot: Snapshot, trust: Trust = IN_FULL) -> HeldOut:
     """Cross-validated accuracy on well-rated questions."""
-    said = snapshot.heard()
+    said = snapshot.heard(trust)
     rated = _rated_best(lessons(said, ranker.by_id, np.inf))
     wordings = {(item.language, exact(q)) for item in ranker.items for q in item.questions}
     wanted = {

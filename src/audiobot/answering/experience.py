@@ -9,7 +9,16 @@ from uuid import UUID
 
 import numpy as np
 
-from audiobot.answering.beliefs import Belief, Raters, Verdicts, beliefs, heard, lessons
+from audiobot.answering.beliefs import (
+    IN_FULL,
+    Belief,
+    Raters,
+    Trust,
+    Verdicts,
+    beliefs,
+    heard,
+    lessons,
+)
 from audiobot.answering.ranking import Ranker
 from audiobot.answering.recall import MAX_EXEMPLARS, Exemplar, Recall
 from audiobot.ports import Halves, Matrix
@@ -29,13 +38,13 @@ class Snapshot(NamedTuple):
     vectors: Halves
     raters: Raters
 
-    def heard(self) -> Verdicts:
-        """What raters said."""
-        return heard(self.said, self.raters)
+    def heard(self, trust: Trust = IN_FULL) -> Verdicts:
+        """What raters said, each heard as far as ``trust`` goes."""
+        return heard(self.said, self.raters, trust)
 
-    def head(self, ranker: Ranker) -> Matrix:
+    def head(self, ranker: Ranker, trust: Trust = IN_FULL) -> Matrix:
         """The ranker's ridge head, fitted with all that raters teach."""
-        return ranker.fit_head(self.vectors, lessons(self.heard(), ranker.by_id))
+        return ranker.fit_head(self.vectors, lessons(self.heard(trust), ranker.by_id))
 
 
 class Experience:
@@ -70,10 +79,10 @@ class Experience:
         """What a head is fitted with, to be used by any thread; the newest questions are enough."""
         return Snapshot(*self.recall.every(MOST_LESSONS), self.raters.copy())
 
-    def believed(self, ranker: Ranker, vector: Matrix) -> dict[str, Belief]:
+    def believed(self, ranker: Ranker, vector: Matrix, trust: Trust = IN_FULL) -> dict[str, Belief]:
         """What raters say of items near the question whose raw vector is ``vector``."""
         near = self.recall.near(vector, NEIGHBOURS)
         if not near:
             return {}
         nearness = ranker.nearness(vector, np.stack([question.vector for question in near]))
-        return beliefs(near, nearness, self.raters, ranker.weights.doubt)
+        return beliefs(near, nearness, self.raters, ranker.weights.doubt, trust)

@@ -46,7 +46,7 @@ def judge(
     if ranker is None:
         assert item is not None, "nothing is known"
         return Judged(pinned(Ranking([], ()), item), Verdict("answered", PINNED))
-    believed = experience.believed(ranker, vector) if experience is not None else {}
+    believed = experience.believed(ranker, vector, mind.trust) if experience is not None else {}
     ranking = ranker.rank(asked, vector, language, believed, mind.head)
     if item is not None:
         ranking = pinned(ranking, item)

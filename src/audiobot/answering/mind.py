@@ -13,6 +13,7 @@ from typing import Final, NamedTuple
 
 import numpy as np
 
+from audiobot.answering.beliefs import IN_FULL, NO_VERDICT, Trust, trust
 from audiobot.answering.corrections import Known
 from audiobot.answering.embedding import Side
 from audiobot.answering.experience import Snapshot
@@ -38,7 +39,8 @@ class Mind(NamedTuple):
 
     ``ranker`` is None when nothing is known, or nothing but what was corrected just now.
     ``imported`` is what of the knowledge no operator taught, as far as its vectors are there;
-    ``learned`` names what raters taught the head; ``version`` grows with every change.
+    ``learned`` names what raters taught the head, and ``trust`` is how far each was heard;
+    ``version`` grows with every change.
     """
 
     encoder: str
@@ -47,6 +49,7 @@ class Mind(NamedTuple):
     ranker: Ranker | None = None
     head: Matrix | None = None
     learned: str = ""
+    trust: Trust = IN_FULL
     version: int = 0
     imported: Sequence[KnowledgeItem] = ()
 
@@ -115,16 +118,33 @@ def make_ranker(
 
 
 class Head(NamedTuple):
-    """What raters taught of all questions, and its name: the same for the same numbers."""
+    """What raters taught of all questions, its name, and how far each of them was heard.
+
+    The name is the same for the same numbers.
+    """
 
     matrix: Matrix | None
     name: str
+    trust: Trust = IN_FULL
 
 
-def fitted(ranker: Ranker | None, experience: Snapshot | None) -> Head:
+def fitted(known: Known, ranker: Ranker | None, experience: Snapshot | None) -> Head:
     """The head with all that raters taught; without a matrix where there is nothing to fit."""
     if ranker is None or experience is None or not experience.said:
         return Head(None, "")
-    matrix = experience.head(ranker)
+    heard = trust(_checked(known, experience))
+    matrix = experience.head(ranker, heard)
     numbers = np.ascontiguousarray(matrix).data
-    return Head(matrix, hashlib.blake2b(numbers, digest_size=4).hexdigest())
+    return Head(matrix, hashlib.blake2b(numbers, digest_size=4).hexdigest(), heard)
+
+
+def _checked(known: Known, experience: Snapshot) -> Iterator[tuple[str, bool]]:
+    """Who rated what an operator has said to this very question, and whether he praised it."""
+    if not known.taught:
+        return
+    for question, dialogues in zip(experience.questions, experience.said, strict=True):
+        if (right := known.told_to(question)) is None:
+            continue
+        for rated in dialogues:
+            if rated.item_id == right and rated.rater and rated.rating != NO_VERDICT:
+                yield rated.rater, rated.rating > NO_VERDICT

@@ -20,7 +20,7 @@ import numpy as np
 
 from audiobot.answering.corrections import lay_over
 from audiobot.answering.experience import Experience
-from audiobot.answering.mind import Key, make_ranker, question_key
+from audiobot.answering.mind import Head, Key, fitted, make_ranker, question_key
 from audiobot.answering.ranking import Ranker, Ranking, pinned
 from audiobot.answering.recall import Exemplar
 from audiobot.answering.weights import Weights, kind_of
@@ -125,7 +125,7 @@ class Bot:
         self.experience = Experience(self._dimension)
         self._count = 0
         self.ranker: Ranker | None = None
-        self._head: Matrix | None = None
+        self._head: Head | None = None
         self._build()
 
     def _build(self) -> None:
@@ -146,10 +146,10 @@ class Bot:
         if self.ranker is None:
             return None
         vector = self._texts[question_key(text)]
-        believed = self.experience.believed(self.ranker, vector)
         if self._head is None:
-            self._head = self.experience.snapshot().head(self.ranker)
-        ranking = self.ranker.rank(text, vector, "ru", believed, self._head)
+            self._head = fitted(self.known, self.ranker, self.experience.snapshot())
+        believed = self.experience.believed(self.ranker, vector, self._head.trust)
+        ranking = self.ranker.rank(text, vector, "ru", believed, self._head.matrix)
         item = self.known.pinned(text, "ru")
         return ranking if item is None else pinned(ranking, item)
 
