@@ -85,6 +85,19 @@ class Talk:
         """The page comes to the fore again, as when a phone is taken up."""
         self.page.evaluate('document.dispatchEvent(new Event("visibilitychange"))')
 
+    def wait_until_still(self) -> None:
+        """Wait until nothing scrolls: who presses what moves away has pressed nothing."""
+        self.turn.evaluate(
+            """async (node) => {
+              for (let last = NaN, still = 0; still < 5; ) {
+                await new Promise(requestAnimationFrame);
+                const { top } = node.getBoundingClientRect();
+                still = top === last ? still + 1 : 0;
+                last = top;
+              }
+            }"""
+        )
+
     def open_anew(self) -> Talk:
         """Close the tab; the same phone opens the page in a new one."""
         context = self.page.context

@@ -74,6 +74,7 @@ def hold_a_full_dialogue(talk: Talk) -> None:
     talk.page.route(f"**{ANSWERS}?*", lambda route: route.fulfill(json=told))
     talk.come_back()
     expect(talk.told).to_have_count(2)
+    talk.wait_until_still()
     talk.star(2).click()
     talk.turn.locator(".rating textarea").fill(LONG)
     talk.ask_and_wait(PRICE)
