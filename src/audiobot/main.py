@@ -34,7 +34,7 @@ from audiobot.answering.sources import EmptyStart, StartingKnowledge
 from audiobot.answering.weights import load_weights
 from audiobot.conversation import ConversationService
 from audiobot.domain import ModelMetrics, utc_now
-from audiobot.errors import SetupError, Unavailable
+from audiobot.errors import AudioBotError, SetupError, Unavailable
 from audiobot.http.access import Access, is_loopback
 from audiobot.http.app import create_app
 from audiobot.http.protocol import BoundedProtocol
@@ -171,7 +171,9 @@ async def open_core(
             for imported in await started.bring(Path(settings.knowledge)):
                 _log_import(imported)
         if answering:
-            cycle = Cycle(store, answerer, settings.retraining_threshold, _log_evaluation)
+            cycle = Cycle(
+                store, answerer, settings.retraining_threshold, _log_evaluation, _log_put_off
+            )
             learning = asyncio.create_task(
                 # One evaluates for all, of several machines the one that looks first: what it finds
                 # is a row of the store they share.
@@ -225,6 +227,13 @@ def _log_evaluation(metrics: ModelMetrics, reason: Reason) -> None:
         held_out_questions=metrics.details["held_out_questions"],
         taught_questions=metrics.details["taught_questions"],
         version=metrics.model_version,
+    )
+
+
+def _log_put_off(error: AudioBotError) -> None:
+    log.warning(
+        "the evaluation waits until the store can be used, and then comes by itself",
+        cause=sentence(error.code, "en", **error.details),
     )
 
 

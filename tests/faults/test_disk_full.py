@@ -76,6 +76,22 @@ def test_g12_a_full_disk_changes_no_answer_in_force(tmp_path: Path) -> None:
         assert server.ask(windows)["response"] == "Окна в подъезде моем только в мае."
 
 
+def test_g12_a_disk_that_fills_up_before_a_fit_puts_the_evaluation_off(tmp_path: Path) -> None:
+    windows = "Как часто моют окна в подъезде?"
+    with small_disk(tmp_path / "disk", 40) as disk, serving(disk / "data") as server:
+        server.wait_for_meaning()
+        told = server.ask(windows)
+        for _ in range(20):
+            assert server.rate(server.ask(windows)["log_id"], 1).status_code == 200
+        ballast = fill(disk, leave=1 << 20)
+        eventually(lambda: "the evaluation waits until" in server.log, 40)
+        assert server.client.get("/api/ready").status_code == 503
+        ballast.unlink()
+        eventually(lambda: "fitted anew and evaluated" in server.log, 40)
+        assert server.log.count("the evaluation waits until") == 1
+        assert server.ask(windows)["response"] == told["response"]
+
+
 def test_g03_writing_until_the_disk_is_full_loses_nothing_acknowledged(tmp_path: Path) -> None:
     with small_disk(tmp_path / "disk", 40) as disk, serving(disk / "data") as server:
         fill(disk, leave=(4 << 20) + 60_000)

@@ -47,6 +47,7 @@ class Desk:
         self.told = list(told)
         self.kept: list[ModelMetrics] = []
         self.heard: list[tuple[ModelMetrics, str]] = []
+        self.put_off: list[Exception] = []
         self.evaluated = 0
 
     async def get_stats(self) -> Stats:
@@ -69,7 +70,8 @@ class Desk:
 
     def cycle(self) -> Cycle:
         whatever: Any = self
-        return Cycle(whatever, self, 3.5, lambda *told: self.heard.append(told))
+        heard = self.heard.append
+        return Cycle(whatever, self, 3.5, lambda *told: heard(told), self.put_off.append)
 
 
 async def test_a_low_average_with_enough_ratings_starts_a_fit_and_an_evaluation() -> None:
@@ -130,11 +132,13 @@ async def test_a_store_that_is_away_and_a_fault_of_ours_end_no_cycle(
     asyncio.get_running_loop().set_exception_handler(
         lambda _, context: told.append(context["message"])
     )
-    desk = Desk(error, stats(ENOUGH, 0))
+    desk = Desk(error, error, stats(ENOUGH, 0), error)
     with pytest.raises(asyncio.CancelledError):
         await desk.cycle().run()
     assert desk.evaluated == 1
-    assert told == (["an evaluation failed"] if isinstance(error, ZeroDivisionError) else [])
+    away = isinstance(error, StorageUnavailable)
+    assert desk.put_off == ([error] * 2 if away else [])  # once each time
+    assert told == ([] if away else ["an evaluation failed"] * 3)
 
 
 # -- the accuracy -------------------------------------------------------------------------

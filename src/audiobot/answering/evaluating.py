@@ -98,7 +98,10 @@ class Learning(Protocol):
 
 
 class Cycle:
-    """Looks at the ratings time and again; ``tell`` hears of each evaluation and why it was."""
+    """Looks at the ratings time and again; ``tell`` hears of each evaluation and why it was.
+
+    ``put_off`` hears of the error that keeps the store from giving or keeping one, once.
+    """
 
     def __init__(
         self,
@@ -106,22 +109,28 @@ class Cycle:
         learning: Learning,
         threshold: float,
         tell: Callable[[ModelMetrics, Reason], None],
+        put_off: Callable[[AudioBotError], None],
     ) -> None:
         self._store = store
         self._learning = learning
         self._threshold = threshold
         self._tell = tell
+        self._put_off = put_off
         self._rated = 0
         self._until: datetime | None = None
 
     async def run(self) -> None:
         """For ever; what the store cannot tell now it is asked again."""
+        waits = False
         while True:
             await asyncio.sleep(LOOK_SECONDS)
             try:
                 await self.look()
-            except AudioBotError:
-                continue
+                waits = False
+            except AudioBotError as error:
+                if not waits:
+                    self._put_off(error)
+                waits = True
             except Exception as error:  # noqa: BLE001  # whatever it is, it is looked at again
                 report_fault("an evaluation failed", error)
 
