@@ -25,6 +25,7 @@ from audiobot.domain import (
     CorrectionOutcome,
     Idempotency,
     Language,
+    Praised,
     QuestionGroup,
     RatingOutcome,
     check_text,
@@ -40,6 +41,7 @@ from audiobot.errors import (
     report_fault,
 )
 from audiobot.ports import NO_METER, Answerer, Meter, Similar, Store
+from audiobot.quarantine import is_quarantined
 
 _SESSIONS: Final = 10_000
 _ENOUGH_WORDS: Final = 3
@@ -52,7 +54,8 @@ _GATHERED_SECONDS: Final = 0.05
 """Between lessons: ratings that come by the thousand are learned by the hundred."""
 _ATTEMPTS: Final = 40
 _LOOKED_AT: Final = 500
-"""Turns of the inbox that a preview looks at."""
+"""So many turns of the inbox a preview looks at, and so many dialogues rated ``_WELL``."""
+_WELL: Final = 4
 _CORRECTIONS: Final = uuid5(NAMESPACE_URL, "https://vasdom.example/audiobot/corrections")
 """Namespace of the UUIDv5 (RFC 9562) of a correction that its operator did not name."""
 
@@ -239,7 +242,7 @@ class ConversationService:
         wordings = [turn.user_message] if turn is not None else []
         language = turn.language if turn is not None else spoken_language(answer) or "ru"
         if turn is not None:
-            if answer.strip() == turn.ai_response.strip():
+            if not turn.generated and answer.strip() == turn.ai_response.strip():
                 raise InvalidValue("correction_same", field="corrected_response")
             _check_language(answer, turn.language)
         outcome = await self._store.correct(
@@ -288,19 +291,49 @@ class ConversationService:
         return outcome
 
     async def _told_already(self, answer: str, log_ids: Sequence[UUID]) -> bool:
-        """True when there are turns and each of them was answered in these very words."""
+        """True when there are turns and each of them was answered in these very words.
+
+        Not those that a language model worded: said again by an operator, they are approved.
+        """
         for log_id in log_ids:
             try:
                 turn = self._store.at_hand(log_id) or await self._store.get_conversation(log_id)
             except UnknownDialogue:
                 return False  # keeping it says what there is to say
-            if turn is None or turn.ai_response.strip() != answer.strip():
+            if turn is None or turn.generated or turn.ai_response.strip() != answer.strip():
                 return False
         return bool(log_ids)
 
     async def inbox_groups(self, most: int) -> list[QuestionGroup]:
         """The newest waiting turns by what they ask, the group worth most first."""
         return await self._answerer.group(await self._store.get_inbox(most))
+
+    async def praised(self, most: int) -> list[Praised]:
+        """A language model's words that people rated well and nobody approved, by raters.
+
+        Looked for among the newest dialogues rated so; gone when they are dismissed, and when a
+        correction in force settles one of their turns.
+        """
+        told: dict[tuple[str, str], list[Conversation]] = {}
+        async for turn in self._store.get_rated_conversations(
+            _WELL, answered=True, newest=_LOOKED_AT
+        ):
+            if turn.generated:
+                key = " ".join(turn.user_message.casefold().split()), turn.ai_response
+                told.setdefault(key, []).insert(0, turn)
+        settled = {i for c in await self._store.get_corrections() for i in c.log_ids}
+        ids = [turn.log_id for turns in told.values() for turn in turns]
+        settled |= await self._store.get_dismissed(ids)
+        found = [
+            Praised(
+                turns=tuple(turns),
+                raters=len({turn.rater for turn in turns} - {None}) or 1,
+                quarantined=is_quarantined(turns[0].ai_response),
+            )
+            for turns in told.values()
+            if not settled & {turn.log_id for turn in turns}
+        ]
+        return sorted(found, key=lambda p: (p.raters, p.newest.created_at), reverse=True)[:most]
 
     async def preview(
         self, answer: str, wordings: Sequence[str], language: Language | None = None

@@ -33,6 +33,7 @@ MAX_TURNS = 1_000
 _WORDS = re.compile(r"[^\W\d_]+")
 _CYRILLIC = re.compile("[а-яёА-ЯЁ]")
 _OWN_WORDS = frozenset({"retrieval", "correction"})
+_OURS = _OWN_WORDS | {"small_talk", ""}
 MAX_DETAILS = 1_000_000
 """What an evaluation may tell beside its numbers."""
 
@@ -120,6 +121,11 @@ class Conversation(msgspec.Struct, frozen=True, gc=False, kw_only=True, omit_def
         """True when the words told are the company's own, not generated and not a hand-over."""
         return self.outcome == "answered" and self.model_used in _OWN_WORDS
 
+    @property
+    def generated(self) -> bool:
+        """True when a language model worded the answer: nobody stands behind those words yet."""
+        return self.outcome == "answered" and self.model_used not in _OURS
+
 
 def content_hash(conversation: Conversation) -> bytes:
     """SHA-256 over the words of a dialogue (32 bytes); told again, it is the same."""
@@ -203,6 +209,23 @@ class Suggestion(msgspec.Struct, frozen=True, kw_only=True):
     text: str
     suggested_at: datetime
     quarantined: bool = False
+
+
+class Praised(msgspec.Struct, frozen=True, kw_only=True):
+    """What a language model said and people rated well: an operator may make it the bot's words.
+
+    ``turns`` are those in which it was told to this question, newest first; ``raters`` says by how
+    many people. ``quarantined`` as in a suggestion.
+    """
+
+    turns: tuple[Conversation, ...]
+    raters: int
+    quarantined: bool
+
+    @property
+    def newest(self) -> Conversation:
+        """The turn that stands for all."""
+        return self.turns[0]
 
 
 class OperatorAnswer(msgspec.Struct, frozen=True, kw_only=True):

@@ -208,6 +208,10 @@ class Store(Protocol):
         """
         ...
 
+    async def get_dismissed(self, subjects: Sequence[UUID]) -> set[UUID]:
+        """Those among ``subjects`` that an operator took out of sight, as far as is in reach."""
+        ...
+
     async def get_last_of_session(self, session_id: str) -> Conversation | None:
         """A session's newest dialogue, whichever process kept it; None when none is in reach.
 

@@ -585,6 +585,14 @@ class StoreContract:
         await store.dismiss([later.op_id], False)
         assert len(await store.get_suggestions(10)) == 3
 
+    async def test_what_is_out_of_sight_is_told_of_those_asked_for(self, store: Store):
+        turns = [await store.add_conversation(None, f"q{i}", "told", "s") for i in range(3)]
+        first, second, third = (turn.log_id for turn in turns)
+        assert await store.get_dismissed([]) == set()
+        await store.dismiss([first, second, third])
+        await store.dismiss([second], False)
+        assert await store.get_dismissed([first, second, uuid.uuid4()]) == {first}
+
     async def test_a_sessions_newest_dialogue_is_found(self, store: Store):
         assert await store.get_last_of_session("mine") is None
         for question, session in (("q0", "mine"), ("q1", "mine"), ("q2", "other")):

@@ -247,6 +247,7 @@ def test_the_openapi_document_describes_every_call_of_the_contract(shared: Serve
         ("DELETE", "/api/learning/corrections/{correction_id}"),
         ("POST", "/api/learning/corrections/{correction_id}/restore"),
         ("GET", "/api/learning/suggestions"),
+        ("GET", "/api/learning/praised"),
         ("GET", "/api/voice/answers"),
         ("GET", "/api/health"),
         ("GET", "/api/ready"),

@@ -114,6 +114,69 @@ def test_when_the_model_finds_nothing_in_the_passages_the_answer_is_the_one_with
     assert (far["outcome"], far["model_used"]) == ("handed_over", "handover")
 
 
+def praised(server: Server) -> list[dict]:
+    return list(server.client.get("/api/learning/praised").json()["praised"])
+
+
+def test_well_rated_words_of_a_model_are_learned_when_an_operator_approves_them(
+    bot: Server, talker: Talker
+) -> None:
+    question = "Сколько берёте за уборку пятиэтажного подъезда?"
+    talker.reply = says(completion("NOT_FOUND"))
+    retrieved = bot.ask(question)["response"]
+    talker.reply = says(completion(GOOD))
+    told = [bot.ask(question) for _ in range(3)]
+    for person, turn in enumerate(told):
+        headers = {"X-Forwarded-For": f"203.0.113.{person}"}  # strangers, each another one
+        body = {"log_id": turn["log_id"], "rating": 5}
+        answer = bot.client.post("/api/voice/feedback", json=body, headers=headers)
+        assert answer.status_code == 200
+    time.sleep(0.5)
+    talker.reply = says(completion("NOT_FOUND"))
+    again = bot.ask(question)  # no stars make them the bot's own words
+    assert (again["response"], again["learning_improved"]) == (retrieved, False)
+    (found,) = (p for p in praised(bot) if told[0]["log_id"] in p["log_ids"])
+    assert (found["ai_response"], found["user_message"]) == (GOOD, question)
+    assert found["raters"] == 3
+    assert not found["quarantined"]
+    lesson = {"answer": GOOD, "wordings": [question], "log_ids": found["log_ids"]}
+    kept = bot.client.post("/api/learning/corrections", json=lesson)
+    assert kept.status_code == 200, kept.text
+    assert bot.ask(question)["response"] == GOOD
+    assert not any(told[0]["log_id"] in p["log_ids"] for p in praised(bot))
+    named = f"/api/learning/corrections/{kept.json()['correction']['correction_id']}"
+    assert bot.client.delete(named).status_code == 200
+    assert any(told[0]["log_id"] in p["log_ids"] for p in praised(bot))
+
+
+def test_the_operators_page_offers_a_models_well_rated_words_and_takes_no_for_an_answer(
+    bot: Server,
+) -> None:
+    told = bot.ask("Почём уборка подъезда, если этажей пять?")
+    assert told["response"] == GOOD
+    assert bot.rate(told["log_id"], 4).status_code == 200
+
+    def offered() -> bool:
+        return any(told["log_id"] in found["log_ids"] for found in praised(bot))
+
+    page = bot.client.get("/console/answers").text
+    path = f"/console/praised/{told['log_id']}"
+    assert "Удачные слова языковой модели" in page
+    assert path in page
+    form = bot.client.get(path).text
+    assert GOOD in form
+    assert "Почём уборка подъезда, если этажей пять?" in form
+    proof = page.partition('"X-CSRF-Token": "')[2].partition('"')[0]
+    headers = {"X-CSRF-Token": proof, "Content-Type": "application/x-www-form-urlencoded"}
+    gone = bot.client.post(f"{path}/dismiss", content="", headers=headers)
+    assert "Слова модели отклонены" in gone.text
+    assert not offered()
+    assert "На этот вопрос уже ответили" in bot.client.get(path).text
+    back = bot.client.post(f"{path}/back", content=f"log_id={told['log_id']}", headers=headers)
+    assert back.status_code == 200
+    assert offered()
+
+
 def test_what_an_operator_taught_is_told_to_the_letter(bot: Server, talker: Talker) -> None:
     answer = "Самокаты у подъезда вывозим мы сами, по средам, бесплатно."
     lesson = {"answer": answer, "wordings": ["Кто вывозит самокаты?"]}

@@ -37,6 +37,7 @@ WITH_INPUT = [
     ("DELETE", "/api/learning/corrections/{correction_id}"),
     ("POST", "/api/learning/corrections/{correction_id}/restore"),
     ("GET", "/api/learning/suggestions"),
+    ("GET", "/api/learning/praised"),
     ("GET", "/api/voice/answers"),
 ]
 WITHOUT = [

@@ -313,6 +313,24 @@ class SuggestionsReply(Reply):
     complete: bool
 
 
+class PraisedItem(Reply):
+    """A language model's answer that people rated well, told in ``log_ids``, the newest first."""
+
+    log_ids: list[UUID]
+    user_message: str
+    ai_response: str
+    raters: int
+    quarantined: bool
+    timestamp: datetime
+
+
+class PraisedReply(Reply):
+    """Such answers that nobody approved; ``complete`` is false when some are away."""
+
+    praised: list[PraisedItem]
+    complete: bool
+
+
 class SessionAnswer(Reply):
     """What an operator answered to one's own question after it was asked, with its log_id."""
 

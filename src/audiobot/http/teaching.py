@@ -21,6 +21,8 @@ from audiobot.http.schemas import (
     InboxGroupsReply,
     InboxReply,
     InboxTurn,
+    PraisedItem,
+    PraisedReply,
     PreviewedItem,
     PreviewReply,
     PreviewRequest,
@@ -198,6 +200,14 @@ def make_router(services: Services) -> APIRouter:
         name = wire.parse_correction_id(correction_id)
         return wire.reply(_reply(await conversation.withdraw(name, withdrawn=False)))
 
+    _add_strangers_words(router, services)
+    return router
+
+
+def _add_strangers_words(router: APIRouter, services: Services) -> None:
+    """What customers and a language model said: no operator's words before one takes them."""
+    access, store, conversation = services.access, services.store, services.conversation
+
     @router.get(
         "/suggestions",
         summary="Customers' better answers, newest first",
@@ -229,7 +239,34 @@ def make_router(services: Services) -> APIRouter:
             )
         )
 
-    return router
+    @router.get(
+        "/praised",
+        summary="A language model's well-rated answers that nobody approved, by raters",
+        response_model=PraisedReply,
+        responses=READ_ERRORS,
+        openapi_extra=access.bearer(),
+    )
+    async def praised(
+        request: Request, limit: Annotated[int, Query(ge=1, le=500)] = 100
+    ) -> Response:
+        access.require_operator(request)
+        complete = store.status().complete
+        return wire.reply(
+            PraisedReply(
+                praised=[
+                    PraisedItem(
+                        log_ids=[turn.log_id for turn in found.turns],
+                        user_message=found.newest.user_message,
+                        ai_response=found.newest.ai_response,
+                        raters=found.raters,
+                        quarantined=found.quarantined,
+                        timestamp=found.newest.created_at,
+                    )
+                    for found in await conversation.praised(limit)
+                ],
+                complete=complete and store.status().complete,
+            )
+        )
 
 
 def _turn(turn: Conversation) -> InboxTurn:

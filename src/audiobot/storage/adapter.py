@@ -588,6 +588,10 @@ class StorageAdapter:
         """Customers' better answers; see the port."""
         return await self._teaching.suggestions(most)
 
+    async def get_dismissed(self, subjects: Sequence[UUID]) -> set[UUID]:
+        """Those out of an operator's sight; see the port."""
+        return await self._teaching.dismissed(subjects)
+
     async def get_last_of_session(self, session_id: str) -> Conversation | None:
         """A session's newest dialogue; see the port."""
         check_text("session_id", session_id, MAX_SESSION_ID)

@@ -8,7 +8,7 @@ corrections are those that were last heard of, and what waits is what the journa
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from typing import Final
 from uuid import UUID
 
@@ -153,6 +153,14 @@ class Teaching:
                 )
             )
         return found
+
+    async def dismissed(self, subjects: Sequence[UUID]) -> set[UUID]:
+        """Those among ``subjects`` that an operator took out of sight."""
+        wanted = [*subjects]
+        if self._homes.hybrid:
+            return {*await self._dismissed(wanted, (await self._ahead())[0])} & {*wanted}
+        told = await self._local.dismissals()
+        return {verdict.subject for verdict in told if verdict.dismissed} & {*wanted}
 
     async def _suggested(self, most: int) -> list[RateConversation]:
         if not self._homes.hybrid:

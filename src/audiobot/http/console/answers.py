@@ -30,6 +30,7 @@ from audiobot.http.console.texts import text
 from audiobot.http.services import Services
 
 _SHOWN: Final = 200
+_PRAISED: Final = 20
 
 
 class Answers:
@@ -49,6 +50,7 @@ class Answers:
         return visit.render(
             "desk.html",
             suggestions=await self._store.get_suggestions(MOST),
+            praised=await self._conversation.praised(_PRAISED),
             in_force=in_force[:_SHOWN],
             hidden=len(in_force) > _SHOWN,
             shown=_SHOWN,
@@ -140,8 +142,11 @@ class Answers:
         if newer is None:
             again = watch(visit, _name(visit), version, left - 1) if 1 < left <= LOOKS else ""
             return view.html(again)
-        code = "mine_withdrawn" if newer.withdrawn else "mine_changed"
-        words = [text(code, visit.language, answer=shortened(newer.answer))]
+        words = [
+            text("mine_withdrawn", visit.language)
+            if newer.withdrawn
+            else text("mine_changed", visit.language, answer=shortened(newer.answer))
+        ]
         notice = visit.render("notice.html", words=words, undo=None)
         return view.html(visit.render("also.html", notice=notice))
 
@@ -160,6 +165,35 @@ class Answers:
             begun = begun._replace(wordings=wordings)
         begun = begun._replace(answer=suggested.text[:MAX_CORRECTION])
         return view.html(visit.render("editor.html", editor=begun))
+
+    async def approve(self, visit: Visit) -> Response:
+        """The form for a language model's words: likewise."""
+        found = await self._desk.praised(_log_id(visit))
+        if found is None:
+            return view.html(visit.render("gone.html"))
+        begun = Editor(
+            key=str(found.newest.log_id),
+            kind="suggestion",
+            log_ids=[turn.log_id for turn in reversed(found.turns)],
+            wordings=[" ".join(found.newest.user_message.split())],
+            answer=found.newest.ai_response[:MAX_CORRECTION],
+        )
+        return view.html(visit.render("editor.html", editor=begun))
+
+    async def disapprove(self, visit: Visit) -> Response:
+        """Take a language model's words out of sight, in every turn that they were told in."""
+        found = await self._desk.praised(_log_id(visit))
+        log_ids = [turn.log_id for turn in found.turns] if found is not None else []
+        await self._store.dismiss(log_ids)
+        undo = {"url": f"/console/praised/{_log_id(visit)}/back", "log_ids": log_ids}
+        words = [text("praised_dismissed", visit.language)]
+        return await self._changed(visit, visit.render("notice.html", words=words, undo=undo))
+
+    async def praise_again(self, visit: Visit) -> Response:
+        """Undo that."""
+        await self._store.dismiss(ids_in(visit), dismissed=False)
+        words = [text("undone", visit.language)]
+        return await self._changed(visit, visit.render("notice.html", words=words, undo=None))
 
     async def decline(self, visit: Visit) -> Response:
         """Take a suggestion out of sight."""
@@ -207,6 +241,10 @@ def _op_id(visit: Visit) -> UUID:
     return wire.parse_log_id(str(visit.request.path_params["op_id"]))
 
 
+def _log_id(visit: Visit) -> UUID:
+    return wire.parse_log_id(str(visit.request.path_params["log_id"]))
+
+
 def _language(given: str) -> Language:
     if given == "ru":
         return "ru"
@@ -225,11 +263,14 @@ def add_routes(router: APIRouter, door: Door, answers: Answers) -> None:
         ("/answers/{correction_id}/back", answers.back),
         ("/suggestions/{op_id}/dismiss", answers.decline),
         ("/suggestions/{op_id}/back", answers.wait_again),
+        ("/praised/{log_id}/dismiss", answers.disapprove),
+        ("/praised/{log_id}/back", answers.praise_again),
     ):
         router.add_api_route(path, door.part(handler), methods=["POST"])
     for path, handler in (
         ("/answers/{correction_id}", answers.edit),
         ("/answers/{correction_id}/watch", answers.watch),
         ("/suggestions/{op_id}", answers.accept),
+        ("/praised/{log_id}", answers.approve),
     ):
         router.add_api_route(path, door.part(handler), methods=["GET"])

@@ -7,7 +7,7 @@ from typing import Final, NamedTuple
 from uuid import UUID
 
 from audiobot.conversation import ConversationService
-from audiobot.domain import MAX_TURNS, Correction, QuestionGroup, Suggestion
+from audiobot.domain import MAX_TURNS, Correction, Praised, QuestionGroup, Suggestion
 from audiobot.errors import InvalidValue, UnknownCorrection
 from audiobot.ports import Store
 
@@ -94,6 +94,11 @@ class Desk:
         """One suggestion that still waits."""
         waiting = await self._store.get_suggestions(MOST)
         return next((found for found in waiting if found.op_id == op_id), None)
+
+    async def praised(self, log_id: UUID) -> Praised | None:
+        """The model's words that were told in this turn, while they wait."""
+        waiting = await self._conversation.praised(MOST)
+        return next((p for p in waiting if any(t.log_id == log_id for t in p.turns)), None)
 
     async def save(
         self,

@@ -193,6 +193,14 @@ _TEXTS: Final[dict[str, tuple[str, str]]] = {
         "Новых предложений нет. Клиент может предложить ответ, когда ставит оценку.",
         "There are no new suggestions. A customer can offer an answer beside a rating.",
     ),
+    "praised_title": ("Удачные слова языковой модели", "A language model's words that were liked"),
+    "praised_hint": (
+        "Люди поставили им 4–5. Ответом бота они станут, только если вы их примете.",
+        "People rated them 4–5. They become the bot's answer only if you accept them.",
+    ),
+    "model_said": ("Модель ответила:", "The model said:"),
+    "show_model_words": ("Показать слова модели", "Show the model's words"),
+    "praised_dismissed": ("Слова модели отклонены.", "The model's words are dismissed."),
     "quarantined": (
         "Осторожно: есть ссылка, телефон или брань",
         "Careful: holds a link, a phone number or foul words",
@@ -208,6 +216,10 @@ _PLURALS: Final[dict[str, tuple[tuple[str, str, str], tuple[str, str]]]] = {
     "of_questions": (("вопроса", "вопросов", "вопросов"), ("question", "questions")),
     "in_groups": (("группе", "группах", "группах"), ("group", "groups")),
     "times": (("раз", "раза", "раз"), ("time", "times")),
+    "praised_by": (
+        ("человек доволен", "человека довольны", "человек довольны"),
+        ("person liked it", "people liked it"),
+    ),
     "low": (
         ("низкая оценка", "низкие оценки", "низких оценок"),
         ("low rating", "low ratings"),
