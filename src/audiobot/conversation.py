@@ -55,6 +55,8 @@ _GATHERED_SECONDS: Final = 0.05
 _ATTEMPTS: Final = 40
 _LOOKED_AT: Final = 500
 """So many turns of the inbox a preview looks at, and so many dialogues rated ``_WELL``."""
+_NEWEST: Final = 2_000
+"""Dialogues at hand that a preview looks at beside them."""
 _WELL: Final = 4
 _CORRECTIONS: Final = uuid5(NAMESPACE_URL, "https://vasdom.example/audiobot/corrections")
 """Namespace of the UUIDv5 (RFC 9562) of a correction that its operator did not name."""
@@ -342,6 +344,7 @@ class ConversationService:
         _check_correction(answer, wordings)
         language = _language_of(answer, wordings, language)
         turns = await self._store.get_inbox(_LOOKED_AT)
+        turns += self._store.newest_at_hand(_NEWEST)
         return await self._answerer.preview(answer, wordings, language, turns)
 
     async def withdraw(self, correction_id: UUID, *, withdrawn: bool) -> CorrectionOutcome:

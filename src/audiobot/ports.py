@@ -119,6 +119,10 @@ class Store(Protocol):
         """
         ...
 
+    def newest_at_hand(self, most: int) -> list[Conversation]:
+        """The newest dialogues that this process holds, newest first; never waits."""
+        ...
+
     async def get_stats(self) -> Stats:
         """Totals over every dialogue kept, equal to a recount at this moment."""
         ...

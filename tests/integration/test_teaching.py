@@ -167,6 +167,18 @@ def test_a_preview_tells_what_an_answer_would_change_and_keeps_nothing(desk: Ser
     assert log_id in waiting(desk)
 
 
+def test_a_preview_tells_of_answers_that_nobody_rated(desk: Server) -> None:
+    question = f"Кто вывозит сугробы? {uuid.uuid4().hex[:6]}"
+    kept = correct(desk, "Сугробы вывозит город, звоните в управу.", wordings=[question])
+    told = desk.ask(question)
+    body = {"answer": "Сугробы вывозим мы сами по средам.", "wordings": [question]}
+    found = operator(desk, "POST", PREVIEW, json=body).json()
+    (turn,) = [turn for turn in found["caught"] if turn["log_id"] == told["log_id"]]
+    assert (turn["before"], turn["after"]) == (told["response"], body["answer"])
+    named = f"{CORRECTIONS}/{kept['correction']['correction_id']}"
+    assert operator(desk, "DELETE", named).status_code == 200
+
+
 @pytest.mark.parametrize(
     ("changes", "status", "code"),
     [

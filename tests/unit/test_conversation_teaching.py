@@ -41,6 +41,10 @@ class Desk(Recorder):
         self.calls.append(f"inbox {most}")
         return [f"turn {most}"]
 
+    def newest_at_hand(self, most: int) -> list[Any]:
+        self.calls.append(f"at hand {most}")
+        return [f"held {most}"]
+
     async def group(self, turns: list[Any]) -> list[Any]:
         self.calls.append("group")
         return ["grouped", *turns]
@@ -263,8 +267,8 @@ async def test_a_preview_looks_at_the_inbox_and_keeps_nothing(
     service: ConversationService, desk: Desk
 ) -> None:
     found = await service.preview("Полторы тысячи.", ["Сколько?", "Почём?"])
-    assert found == ("Полторы тысячи.", ["Сколько?", "Почём?"], "ru", ["turn 500"])
-    assert desk.calls == ["inbox 500", "preview"]
+    assert found == ("Полторы тысячи.", ["Сколько?", "Почём?"], "ru", ["turn 500", "held 2000"])
+    assert desk.calls == ["inbox 500", "at hand 2000", "preview"]
     assert (await service.preview("Only by the hour.", ["Сколько?"], "en"))[2] == "en"
 
 

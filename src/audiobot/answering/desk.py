@@ -122,19 +122,27 @@ class Desk:
     async def _past(
         self, given: Correction, turns: Sequence[Conversation], vectors: Mapping[Key, Matrix]
     ) -> tuple[int, list[Turn]]:
-        """How many past turns are looked at, and those of them that may be caught."""
-        past = {turn.log_id: turn for turn in turns if turn.language == given.language}
+        """How many past turns are looked at, and those that may be caught, nearest first."""
+        # What is nobody's question to answer needs no vector made for it.
+        past = {
+            turn.log_id: turn
+            for turn in turns
+            if turn.language == given.language and (self._vector_kept(turn) or _waits(turn))
+        }
         # Of wordings that differ in nothing but case and points one is kept.
         keys = {question_key(wording) for wording in given.wordings} & vectors.keys()
         for key in sorted(keys):
             for near in await self._learner.similar(vectors[key], _NEAR_ANSWER):
                 past.setdefault(near.conversation.log_id, near.conversation)
         asked = [(turn, await self._vector_of(turn)) for turn in past.values()]
+        if not asked or not keys:
+            return len(asked), asked[:_LIKELY]
+        means = np.stack([vector for _, vector in asked])
+        nearness = (means @ np.stack([vectors[key] for key in keys]).T).max(axis=1)
+        return len(asked), [asked[i] for i in np.argsort(-nearness, kind="stable")[:_LIKELY]]
 
-        def nearness(one: Turn) -> float:
-            return max((float(vectors[key] @ one[1]) for key in keys), default=0.0)
-
-        return len(asked), sorted(asked, key=nearness)[-_LIKELY:]
+    def _vector_kept(self, turn: Conversation) -> bool:
+        return turn.embedding is not None and turn.embedding.model == self._embedding.name
 
     def _says(self, mind: Mind, turn: Conversation, vector: Matrix) -> str | None:
         """What a mind tells a past question; None for anything but an answer."""
@@ -180,6 +188,10 @@ def _first(wordings: Sequence[str]) -> tuple[str, ...]:
     first = wordings[:_PREVIEWED]
     lengths = itertools.accumulate(len(question_key(wording)[1]) for wording in first)
     return tuple(first[: max(1, sum(so_far <= _PREVIEWED_CHARACTERS for so_far in lengths))])
+
+
+def _waits(turn: Conversation) -> bool:
+    return turn.outcome == "handed_over" or (turn.rating is not None and turn.rating <= _LOW)
 
 
 def _worth(group: QuestionGroup) -> int:

@@ -626,6 +626,10 @@ class StorageAdapter:
         """One dialogue that is held; see the port."""
         return self.in_memory_storage.get(log_id)
 
+    def newest_at_hand(self, most: int) -> list[Conversation]:
+        """Those that are held; see the port."""
+        return self.in_memory_storage.newest(most)
+
     async def get_conversation(self, log_id: UUID) -> Conversation | None:
         """One dialogue; see the port."""
         if self._home is None and (held := self.in_memory_storage.get(log_id)) is not None:

@@ -67,6 +67,10 @@ class SafeInMemoryStorage:
         """The dialogue if it is held."""
         return self._held.get(log_id)
 
+    def newest(self, most: int) -> list[Conversation]:
+        """The last so many that arrived, the last first."""
+        return [*islice(reversed(self._held.values()), most)]
+
     def rank(self, log_id: UUID) -> int:
         """The rank of the rating held; zero when there is none."""
         return self._ranks.get(log_id, 0)
