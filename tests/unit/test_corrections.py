@@ -5,9 +5,10 @@ from __future__ import annotations
 import uuid
 from datetime import UTC, datetime
 
+import msgspec
 import pytest
 
-from audiobot.answering.corrections import is_terse, lay_over
+from audiobot.answering.corrections import is_terse, lay_over, name_of
 from audiobot.answering.words import plain
 from audiobot.domain import Correction, KnowledgeItem
 from audiobot.proving.company import shipped
@@ -31,6 +32,19 @@ def correct(answer: str, *wordings: str, version: int = 1) -> Correction:
 def told(known, question: str) -> str | None:
     found = known.pins.get(("ru", plain(question)))
     return next((i.answer for i in known.items if i.item_id == found), None)
+
+
+def test_what_has_no_title_is_called_as_it_begins_and_found_by_that_name() -> None:
+    long = "Окна на лестнице моем дважды в год, в мае и в сентябре, изнутри и снаружи."
+    name = "Окна на лестнице моем дважды в год, в мае и в сентябре,…"
+    (item,) = lay_over([], [correct(long, "когда?")]).items
+    assert name_of(item) == name
+    known = lay_over([], [correct(long, "когда?")])
+    assert known.pinned(name, "ru") == known.items[0]
+    assert known.pinned(name.upper(), "ru") == known.items[0]
+    assert name_of(msgspec.structs.replace(item, answer="Да, раз в год.")) == "Да, раз в год."
+    assert name_of(msgspec.structs.replace(item, answer="Да, моем.")) == ""
+    assert name_of(msgspec.structs.replace(item, title="Окна")) == "Окна"
 
 
 def test_a_new_answer_is_an_item_that_shows_nobodys_words_as_its_title() -> None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import uuid
 from datetime import UTC, datetime
 
+import msgspec
 import numpy as np
 import pytest
 
@@ -277,11 +278,17 @@ def test_two_that_stand_close_are_asked_back_if_both_have_a_name(ranker: Ranker)
     asked = verdicts[outcomes.index("asked")]
     assert asked.choice == (one, other)
     assert likely < (asked.confidence or 0) < 1
-    nameless = KnowledgeItem(item_id="x", title="", answer="Да.")
-    for second in (nameless, next(i for i in ranker.items if i.language == "en")):
+    rate = rates[outcomes.index("asked")]
+    nameless = KnowledgeItem(item_id="x", title="", answer="Да, раз в год.")
+    for second in (
+        msgspec.structs.replace(nameless, answer="Да, конечно."),
+        next(i for i in ranker.items if i.language == "en"),
+        msgspec.structs.replace(one, item_id="of the same name"),
+    ):
         ranking = close(ranker, one, second)
-        rate = rates[outcomes.index("asked")]
         assert decide(ranker, "?", ranking, "ru", rate).outcome == "handed_over"
+    # An answer without a title is called as it begins.
+    assert decide(ranker, "?", close(ranker, one, nameless), "ru", rate).choice == (one, nameless)
 
 
 # -- n-grams alone ------------------------------------------------------------------------

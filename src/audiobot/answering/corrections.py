@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Iterable, Sequence
+from textwrap import shorten
 from typing import Final, NamedTuple
 from uuid import UUID
 
@@ -19,6 +20,8 @@ from audiobot.domain import LANGUAGES, Correction, KnowledgeItem, Language
 _FEW_WORDS: Final = 6
 _MANY_WORDS: Final = 12
 _STEM: Final = 4
+_NAME_CHARACTERS: Final = 60
+_WORDS_OF_A_NAME: Final = 4
 
 
 class Known(NamedTuple):
@@ -46,10 +49,24 @@ class Known(NamedTuple):
         return next((item_id for item_id in found if item_id in self.taught), None)
 
 
+def name_of(item: KnowledgeItem) -> str:
+    """What an item is called before people: its title, else how its answer begins.
+
+    Empty when that names nothing. Wordings are no names: people's own words are not for others.
+    """
+    said = item.answer.split()
+    if item.title or len(said) < _WORDS_OF_A_NAME:
+        return item.title
+    name = " ".join(said)
+    return (
+        name if len(name) <= _NAME_CHARACTERS else shorten(name, _NAME_CHARACTERS, placeholder="…")
+    )
+
+
 def lay_over(items: Sequence[KnowledgeItem], corrections: Iterable[Correction]) -> Known:
     """``items`` with ``corrections``, oldest first: of two answers to one wording the later holds.
 
-    A new item has no title: its wordings are what people asked, and not for others to read.
+    A new item has no title.
     """
     by_id = {item.item_id: item for item in items}
     by_answer = {(i.language, _said(i.answer)): i.item_id for i in reversed(items)}
@@ -76,9 +93,9 @@ def lay_over(items: Sequence[KnowledgeItem], corrections: Iterable[Correction]) 
         asked = tuple(q for k, q in own.items() if pins.get((item.language, k), held) == held)
         same = asked == item.questions
         known.append(item if same else msgspec.structs.replace(item, questions=asked))
-    for item in items:
+    for item in by_id.values():
         # Asked by its own name it is meant: the bot asks back with these.
-        if name := plain(item.title):
+        if name := plain(name_of(item)):
             pins.setdefault((item.language, name), item.item_id)
     told_by = {item_id: tuple(ids) for item_id, ids in taught.items()}
     return Known(known, told_by, pins, {item.item_id: item for item in known})

@@ -11,6 +11,7 @@ from typing import Final, NamedTuple
 
 import numpy as np
 
+from audiobot.answering.corrections import name_of
 from audiobot.answering.ranking import Ranker, Ranking
 from audiobot.answering.weights import FEATURES, kind_of
 from audiobot.domain import KnowledgeItem, Language, Outcome
@@ -78,7 +79,7 @@ def shared(ranker: Ranker, question: str, ranking: Ranking) -> float:
 
 
 def _choice(ranking: Ranking, language: Language) -> tuple[KnowledgeItem, ...]:
-    """The two best, if both can be named in the company's own words."""
+    """The two best, if both can be named in the company's own words, and apart."""
     two = tuple(ranked.item for ranked in ranking.ranked[:2])
-    named = all(item.title and item.language == language for item in two)
-    return two if len(two) == 2 and named and two[0].title != two[1].title else ()
+    names = {name_of(item) for item in two if item.language == language}
+    return two if len(names - {""}) == 2 else ()

@@ -10,6 +10,7 @@ from uuid import UUID
 
 import msgspec
 
+from audiobot.answering.corrections import name_of
 from audiobot.answering.deciding import Verdict
 from audiobot.answering.judging import Judged
 from audiobot.answering.mind import Mind
@@ -40,11 +41,11 @@ def told(mind: Mind, judged: Judged, embedding: Embedding, language: Language) -
     if verdict.outcome == "asked":
         one, other = verdict.choice
         return Reply(
-            text=sentence("asked_which", language, one=one.title, other=other.title),
+            text=sentence("asked_which", language, one=name_of(one), other=name_of(other)),
             outcome="asked",
             language=language,
             confidence=_rounded(verdict),
-            sources=tuple(_source(item) for item in verdict.choice),
+            sources=tuple(_source(item, name_of(item)) for item in verdict.choice),
             candidates=_candidates(ranking),
             propensity=1.0,
             versions=versions,
@@ -128,14 +129,14 @@ def _candidates(ranking: Ranking) -> tuple[Candidate, ...]:
     return tuple(Candidate(r.item.item_id, round(r.score, 4)) for r in ranking.ranked)
 
 
-def _source(item: KnowledgeItem) -> Source:
+def _source(item: KnowledgeItem, title: str) -> Source:
     kind: SourceKind = "knowledge" if item.questions else "document"
-    return Source(kind=kind, title=item.title, ids=(item.item_id,))
+    return Source(kind=kind, title=title, ids=(item.item_id,))
 
 
 def _behind(item: KnowledgeItem, taught: Sequence[UUID], language: Language) -> list[Source]:
     """The item, and who taught it."""
-    found = [_source(item)] if item.title else []
+    found = [_source(item, item.title)] if item.title else []
     if taught:
         title = sentence("operator_answer", language)
         found.append(Source(kind="correction", title=title, ids=tuple(map(str, taught))))
