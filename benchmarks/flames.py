@@ -9,7 +9,6 @@ the event loop's thread is counted for the layer that its innermost frame belong
 from __future__ import annotations
 
 import argparse
-import json
 import re
 import subprocess
 import sys
@@ -20,7 +19,7 @@ from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).parent.parent))
 
-from benchmarks.harness import RESULTS, ROOT, SEED
+from benchmarks.harness import ROOT, SEED, write
 from benchmarks.throughput import ASKED, POOL, running
 from benchmarks.wrk import shuffled, wrk
 
@@ -86,8 +85,7 @@ def main() -> None:
             shares[call] = {name: n / whole for name, n in counted.most_common()}
             told = "; ".join(f"{name} {share:.0%}" for name, share in shares[call].items())
             print(f"{call}, {mode} mode: {told}")
-    kept = RESULTS / f"flames-{mode}.json"
-    kept.write_text(json.dumps(shares, indent=2) + "\n", encoding="utf-8")
+    write(f"flames-{mode}", shares=shares)
 
 
 if __name__ == "__main__":

@@ -113,18 +113,17 @@ def versions() -> dict[str, str]:
     return found
 
 
-def keep(name: str, figures: Sequence[Figure], **more: object) -> None:
-    """Write ``benchmarks/results/NAME.json`` and print the table."""
+def write(name: str, **found: object) -> None:
+    """Write ``benchmarks/results/NAME.json``: what was found, where, with what, from which seed."""
     RESULTS.mkdir(exist_ok=True)
-    result = {
-        "rows": [figure.as_row() for figure in figures],
-        "machine": machine(),
-        "versions": versions(),
-        "seed": SEED,
-        **more,
-    }
+    result = {"machine": machine(), "versions": versions(), "seed": SEED, **found}
     text = json.dumps(result, indent=2, ensure_ascii=False)
     (RESULTS / f"{name}.json").write_text(text + "\n", encoding="utf-8")
+
+
+def keep(name: str, figures: Sequence[Figure], **more: object) -> None:
+    """Write a file of figures and print their table."""
+    write(name, rows=[figure.as_row() for figure in figures], **more)
     for figure in figures:
         row = figure.as_row()
         told = {True: "met", False: "NOT MET", None: ""}[figure.met]

@@ -13,7 +13,6 @@ from __future__ import annotations
 import argparse
 import asyncio
 import json
-import platform
 import sys
 import time
 import traceback
@@ -23,13 +22,11 @@ from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).parent.parent))
 
-import psutil
+from benchmarks.harness import ROOT, machine, write
 from tests.outage import QUESTIONS, Load, quantile
 
 from outage_faults import FAULTS, SEED, Fault, Stage
 
-ROOT = Path(__file__).parent.parent
-RESULTS = ROOT / "benchmarks" / "results" / "outages.json"
 PAGE = ROOT / "docs" / "reliability.md"
 BEGIN, END = "<!-- measured: begin -->", "<!-- measured: end -->"
 CONTROL_SECONDS, AFTER_SECONDS = 8.0, 2.0
@@ -187,15 +184,13 @@ def main() -> None:
 
 def publish(rows: list[Row], tables: str) -> None:
     """Write the results and the page."""
-    machine = (
-        f"{psutil.cpu_count()} cores, {platform.machine()}, Python {platform.python_version()}"
-    )
-    result = {"machine": machine, "seed": SEED, "rows": rows}
-    RESULTS.write_text(json.dumps(result, indent=2, ensure_ascii=False) + "\n", encoding="utf-8")
+    write("outages", rows=rows, seed=SEED)
+    here = machine()
+    place = f"{here['cores']} cores, {here['processor']}, Python {here['python']}"
     page = PAGE.read_text(encoding="utf-8")
     before, _, rest = page.partition(BEGIN)
     _, _, after = rest.partition(END)
-    measured = f"{BEGIN}\n\n{tables}\n\n{machine}, seed {SEED}.\n\n{END}"
+    measured = f"{BEGIN}\n\n{tables}\n\n{place}, seed {SEED}.\n\n{END}"
     PAGE.write_text(before + measured + after, encoding="utf-8")
 
 

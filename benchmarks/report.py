@@ -104,7 +104,7 @@ def flames() -> str:
     for mode in ("memory", "postgres"):
         kept = RESULTS / f"flames-{mode}.json"
         if kept.exists():
-            for call, shares in json.loads(kept.read_text("utf-8")).items():
+            for call, shares in json.loads(kept.read_text("utf-8"))["shares"].items():
                 columns[f"{call}, {mode}"] = shares
     layers = sorted(
         {layer for shares in columns.values() for layer in shares},

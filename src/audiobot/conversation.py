@@ -219,7 +219,7 @@ class ConversationService:
             if earlier is not None:
                 raise IdempotencyMismatch("idempotency_mismatch")
         replaced = None
-        if by_operator and corrected_response is not None:
+        if by_operator and corrected_response:  # an empty field of a form is none
             replaced = await self._correct_turn(log_id, corrected_response)
         outcome = await self._store.update_rating(
             log_id,

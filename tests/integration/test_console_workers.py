@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+import time
 from pathlib import Path
 
 from tests.conftest import settled
 from tests.integration.operator import visitors, words_of
 from tests.postgres import Cluster
-from tests.servers import serving
+from tests.servers import Server, client_of, serving
 
 TOKEN = "operator-token-Hedgehog-42"
 QUESTIONS = (
@@ -41,3 +42,16 @@ def test_one_session_and_its_forms_are_good_for_every_worker(
                 assert response.status_code == 200, response.text
                 assert "Сохранено" in words_of(response)
                 assert f"{ANSWER} {number}" in visitor.get("/console/answers").text
+                assert told_by_all(server, question, f"{ANSWER} {number}")
+
+
+def told_by_all(server: Server, question: str, answer: str, seconds: float = 10) -> bool:
+    """True once every worker answers so: of twelve connections no worker of three gets none."""
+    body, deadline = {"message": question}, time.monotonic() + seconds
+    told: set[str] = set()
+    while told != {answer} and time.monotonic() < deadline:
+        told = set()
+        for _ in range(12):
+            with client_of(server.address) as client:
+                told.add(client.post("/api/voice/process", json=body).json()["response"])
+    return told == {answer}

@@ -344,7 +344,6 @@ def test_the_longest_correction_is_taken_and_a_longer_body_is_refused(desk: Serv
     ("text", "code"),
     [
         ("x" * 4_001, "text_too_long"),
-        ("", "text_blank"),
         (" \n", "text_blank"),
         ("We do not do that here", "correction_language"),
         (None, "correction_same"),
