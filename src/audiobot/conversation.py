@@ -102,8 +102,16 @@ def _check_correction(answer: str, wordings: Sequence[str]) -> None:
         check_text("wordings", wording, MAX_MESSAGE, blank=False)
 
 
+def _plain(wording: str) -> str:
+    """A wording without what does not make it another."""
+    return " ".join(wording.casefold().split())
+
+
 class Rated(NamedTuple):
-    """What became of a rating, and the operator's answer whose place its correction took."""
+    """What became of a rating, and the operators' answer whose place its correction took.
+
+    Of a repeated request the outcome alone is known.
+    """
 
     outcome: RatingOutcome
     replaced: Correction | None = None
@@ -242,12 +250,13 @@ class ConversationService:
         check_text("corrected_response", answer, MAX_CORRECTION, blank=False)
         turn = await self._store.get_conversation(log_id)
         wordings = [turn.user_message] if turn is not None else []
+        before = await self._said_before(log_id, wordings)
         language = turn.language if turn is not None else spoken_language(answer) or "ru"
         if turn is not None:
             if not turn.generated and answer.strip() == turn.ai_response.strip():
                 raise InvalidValue("correction_same", field="corrected_response")
             _check_language(answer, turn.language)
-        outcome = await self._store.correct(
+        await self._store.correct(
             answer,
             wordings,
             language,
@@ -255,8 +264,17 @@ class ConversationService:
             correction_id=uuid5(_CORRECTIONS, f"turn {log_id}"),
         )
         await self._take_up()
-        replaced = outcome.replaced
-        return replaced if replaced is not None and replaced.answer != answer else None
+        return before if before is not None and before.answer != answer else None
+
+    async def _said_before(self, log_id: UUID, wordings: Sequence[str]) -> Correction | None:
+        """The newest correction in force of a turn, or to its words."""
+        asked = {_plain(wording) for wording in wordings}
+        found = [
+            kept
+            for kept in await self._store.get_corrections()
+            if log_id in kept.log_ids or not asked.isdisjoint(map(_plain, kept.wordings))
+        ]
+        return max(found, key=lambda kept: kept.version, default=None)
 
     async def correct(
         self,
@@ -279,7 +297,7 @@ class ConversationService:
         if await self._told_already(answer, log_ids):
             raise InvalidValue("correction_same", field="answer")
         if correction_id is None and (log_ids or wordings):
-            first = str(log_ids[0]) if log_ids else " ".join(wordings[0].casefold().split())
+            first = str(log_ids[0]) if log_ids else _plain(wordings[0])
             correction_id = uuid5(_CORRECTIONS, f"group {first}")
         outcome = await self._store.correct(
             answer,
@@ -321,21 +339,32 @@ class ConversationService:
             _WELL, answered=True, newest=_LOOKED_AT
         ):
             if turn.generated:
-                key = " ".join(turn.user_message.casefold().split()), turn.ai_response
+                key = _plain(turn.user_message), turn.ai_response
                 told.setdefault(key, []).insert(0, turn)
+        if not told:
+            return []
         settled = {i for c in await self._store.get_corrections() for i in c.log_ids}
-        ids = [turn.log_id for turns in told.values() for turn in turns]
-        settled |= await self._store.get_dismissed(ids)
-        found = [
-            Praised(
-                turns=tuple(turns),
-                raters=len({turn.rater for turn in turns} - {None}) or 1,
-                quarantined=is_quarantined(turns[0].ai_response),
-            )
-            for turns in told.values()
+        waiting = {
+            uuid5(_CORRECTIONS, f"praised {question}\n{words}"): turns
+            for (question, words), turns in told.items()
             if not settled & {turn.log_id for turn in turns}
-        ]
-        return sorted(found, key=lambda p: (p.raters, p.newest.created_at), reverse=True)[:most]
+        }
+        dismissed = await self._store.get_dismissed([*waiting])
+        found = []
+        for praise_id, turns in waiting.items():
+            if praise_id not in dismissed:
+                raters = len({turn.rater for turn in turns} - {None}) or 1
+                found.append(
+                    Praised(
+                        praise_id=praise_id, turns=tuple(turns), raters=raters, quarantined=False
+                    )
+                )
+        found.sort(key=lambda p: (p.raters, p.newest.created_at), reverse=True)
+        for place, praised in enumerate(found[:most]):
+            await asyncio.sleep(0)  # the texts may be long: others have their turn between them
+            marked = is_quarantined(praised.newest.ai_response)
+            found[place] = msgspec.structs.replace(praised, quarantined=marked)
+        return found[:most]
 
     async def preview(
         self, answer: str, wordings: Sequence[str], language: Language | None = None

@@ -13,7 +13,7 @@ import struct
 from collections.abc import Mapping
 from datetime import UTC, datetime
 from functools import lru_cache
-from typing import Any, Final, Literal
+from typing import Any, Literal
 from uuid import UUID
 
 import msgspec
@@ -38,7 +38,6 @@ MAX_DETAILS = 1_000_000
 """What an evaluation may tell beside its numbers."""
 
 Language = Literal["ru", "en"]
-LANGUAGES: Final[tuple[Language, ...]] = ("ru", "en")
 Outcome = Literal["answered", "asked", "handed_over"]
 Durability = Literal["journal", "postgres"]
 RatingStatus = Literal["stored", "pending"]
@@ -215,9 +214,10 @@ class Praised(msgspec.Struct, frozen=True, kw_only=True):
     """What a language model said and people rated well: an operator may make it the bot's words.
 
     ``turns`` are those in which it was told to this question, newest first; ``raters`` says by how
-    many people. ``quarantined`` as in a suggestion.
+    many people. It is dismissed by its ``praise_id``. ``quarantined`` as in a suggestion.
     """
 
+    praise_id: UUID
     turns: tuple[Conversation, ...]
     raters: int
     quarantined: bool

@@ -116,16 +116,66 @@ def test_of_two_operators_the_later_wins_and_each_is_told_of_the_other(
 def test_who_saved_an_answer_hears_when_a_colleague_withdraws_it(desk: Desk, question: str) -> None:
     desk.page.clock.install()
     desk.open()
+    other = "Где мне взять справку о доходах для банка?"
+    desk.server.ask(other)
+    desk.open()
     desk.open_group(question)
     desk.answer.fill(ANSWER)
     desk.save.click()
     expect(desk.notice).to_contain_text(SAVED)
+    # A look that finds nothing, or fails, disturbs nobody who types on.
+    desk.open_group(other)
+    expect(desk.answer).to_be_focused()
+    desk.expect_complaint("503")
+    looks: list[int] = []
+    desk.page.on("response", lambda r: "/watch?" in r.url and looks.append(r.status))
+    desk.page.route("**/watch?*", lambda route: route.fulfill(status=503), times=1)
     desk.page.clock.run_for(11_000)
+    desk.page.wait_for_timeout(0)
+    desk.page.clock.run_for(11_000)
+    expect(desk.answer).to_be_focused()
+    expect(desk.undo).to_be_visible()
     kept = desk.page.locator(".watch").get_attribute("data-answer")
     desk.server.client.delete(f"/api/learning/corrections/{kept}").raise_for_status()
     desk.page.clock.run_for(11_000)
     expect(desk.notice).to_contain_text("Другой оператор только что отозвал ваш ответ")
     expect(desk.notice).to_contain_text(SAVED)
+    assert looks[:3] == [503, 204, 286]
+
+
+def test_a_changed_answer_is_watched_and_ones_own_words_are_no_news(
+    desk: Desk, open_desk: OpenDesk, question: str
+) -> None:
+    desk.open_group(question)
+    desk.answer.fill(ANSWER)
+    desk.save.click()
+    expect(desk.notice).to_contain_text(SAVED)
+    desk.page.clock.install()
+    desk.open("/console/answers")
+    watches = desk.page.locator(".watch")
+    edit = desk.card(question).get_by_role("button", name="Изменить")
+    for typed in ("Самокаты вывозим мы.", "Самокаты вывозим мы по средам."):
+        edit.click()
+        desk.answer.fill(typed)
+        desk.save.click()
+        expect(desk.card(question).locator(".told")).to_have_text(typed)
+        expect(watches).to_have_count(1)
+    # A colleague adds a wording: the words are the same.
+    other = open_desk(desk.server, path="/console/answers")
+    other.card(question).get_by_role("button", name="Изменить").click()
+    expect(other.answer).to_be_focused()
+    other.wordings.fill(f"{question}\nА самокат {question[-20:]}")
+    other.save.click()
+    expect(other.notice).to_contain_text("Сохранено")
+    with desk.page.expect_response("**/watch?*") as looked:
+        desk.page.clock.run_for(11_000)
+    assert looked.value.status == 204
+    other.card(question).get_by_role("button", name="Изменить").click()
+    other.answer.fill("Самокаты вывозит хозяин.")
+    other.save.click()
+    expect(other.card(question).locator(".told")).to_have_text("Самокаты вывозит хозяин.")
+    desk.page.clock.run_for(11_000)
+    expect(desk.notice).to_contain_text("иначе, чем вы: «Самокаты вывозит хозяин.»")
 
 
 def test_who_opens_what_was_answered_meanwhile_is_told_so(

@@ -593,6 +593,14 @@ class StoreContract:
         await store.dismiss([second], False)
         assert await store.get_dismissed([first, second, uuid.uuid4()]) == {first}
 
+    async def test_the_newest_at_hand_come_newest_first(self, store: Store):
+        assert store.newest_at_hand(9) == []
+        turns = [await store.add_conversation(None, f"q{i}", "told", "s") for i in range(3)]
+        await store.update_rating(turns[0].log_id, 5)
+        held = store.newest_at_hand(2)
+        assert [turn.log_id for turn in held] == [turns[2].log_id, turns[1].log_id][: len(held)]
+        assert held
+
     async def test_a_sessions_newest_dialogue_is_found(self, store: Store):
         assert await store.get_last_of_session("mine") is None
         for question, session in (("q0", "mine"), ("q1", "mine"), ("q2", "other")):

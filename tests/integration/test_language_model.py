@@ -156,11 +156,11 @@ def test_the_operators_page_offers_a_models_well_rated_words_and_takes_no_for_an
     assert told["response"] == GOOD
     assert bot.rate(told["log_id"], 4).status_code == 200
 
-    def offered() -> bool:
-        return any(told["log_id"] in found["log_ids"] for found in praised(bot))
+    def offered() -> list[dict]:
+        return [found for found in praised(bot) if told["log_id"] in found["log_ids"]]
 
     page = bot.client.get("/console/answers").text
-    path = f"/console/praised/{told['log_id']}"
+    path = f"/console/praised/{offered()[0]['praise_id']}"
     assert "Удачные слова языковой модели" in page
     assert path in page
     form = bot.client.get(path).text
@@ -172,8 +172,12 @@ def test_the_operators_page_offers_a_models_well_rated_words_and_takes_no_for_an
     assert "Слова модели отклонены" in gone.text
     assert not offered()
     assert "На этот вопрос уже ответили" in bot.client.get(path).text
-    back = bot.client.post(f"{path}/back", content=f"log_id={told['log_id']}", headers=headers)
-    assert back.status_code == 200
+    # The turn itself is not out of sight: rated low it waits like any other.
+    assert bot.rate(told["log_id"], 1).status_code == 200
+    turns = bot.client.get("/api/learning/inbox").json()["turns"]
+    assert told["log_id"] in [turn["log_id"] for turn in turns]
+    assert bot.rate(told["log_id"], 5).status_code == 200
+    assert bot.client.post(f"{path}/back", content="", headers=headers).status_code == 200
     assert offered()
 
 

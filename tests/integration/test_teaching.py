@@ -231,6 +231,10 @@ def test_an_operators_corrected_response_is_a_correction_of_its_question(desk: S
     assert BETTER in later.json()["message"]
     again = operator(desk, "POST", "/api/voice/feedback", json=body).json()["message"]
     assert "Теперь действует ваш ответ" not in again
+    other = desk.ask("Почём помыть полы в  подъезде?")["log_id"]
+    another = {"log_id": other, "rating": 1, "corrected_response": "Две тысячи рублей в месяц."}
+    words = operator(desk, "POST", "/api/voice/feedback", json=another).json()["message"]
+    assert body["corrected_response"] in words  # the same question in another turn
     changed = in_force(desk, kept["correction_id"])
     assert changed is not None
     assert changed["answer"] == body["corrected_response"]

@@ -22,6 +22,7 @@ class Desk(Recorder):
     def __init__(self) -> None:
         super().__init__()
         self.corrections: list[dict[str, Any]] = []
+        self.in_force: list[Correction] = []
         self.refreshing: list[Any] = []
         self.refreshed = 0
         self.gate = asyncio.Event()
@@ -32,6 +33,9 @@ class Desk(Recorder):
         said = {"answer": answer, "wordings": list(wordings), "language": language, **more}
         self.corrections.append(said)
         return CorrectionOutcome(correction=made(answer, more["correction_id"]))
+
+    async def get_corrections(self) -> list[Correction]:
+        return self.in_force
 
     async def withdraw(self, correction_id: uuid.UUID, *, withdrawn: bool) -> CorrectionOutcome:
         self.calls.append("withdraw" if withdrawn else "restore")

@@ -45,6 +45,19 @@ def test_what_has_no_title_is_called_as_it_begins_and_found_by_that_name() -> No
     assert name_of(msgspec.structs.replace(item, answer="Да, раз в год.")) == "Да, раз в год."
     assert name_of(msgspec.structs.replace(item, answer="Да, моем.")) == ""
     assert name_of(msgspec.structs.replace(item, title="Окна")) == "Окна"
+    assert name_of(msgspec.structs.replace(item, answer=f"{'x' * 70} да да да")) == ""
+
+
+def test_told_is_what_operators_said_and_no_name_of_an_answer() -> None:
+    known = lay_over(
+        [WINDOWS], [correct("Лифт моем по средам утром.", "Здравствуйте, а лифт?", "Лифт моете?")]
+    )
+    (lift,) = known.taught
+    assert known.told_to("а лифт?") == known.told_to("лифт моете") == lift
+    assert known.told_to("Лифт моем по средам утром.") is None
+    assert known.told_to(WINDOWS.title) is None
+    again = lay_over([WINDOWS], [correct("Лифт моем.", "лифт?"), correct("Не моем.", "Лифт?")])
+    assert again.by_id[again.told_to("лифт") or ""].answer == "Не моем."
 
 
 def test_a_new_answer_is_an_item_that_shows_nobodys_words_as_its_title() -> None:

@@ -20,8 +20,9 @@ from audiobot.answering.embedding import (
     text_key,
 )
 from audiobot.answering.experience import Experience
+from audiobot.answering.judging import judge
 from audiobot.answering.knowledge import sample_items
-from audiobot.answering.mind import Key, fitted, keys_of, make_ranker
+from audiobot.answering.mind import Key, Mind, fitted, keys_of, make_ranker
 from audiobot.answering.ranking import Ranker, Ranking, pinned
 from audiobot.answering.recall import Exemplar
 from audiobot.answering.weights import FEATURES, VOICES, load_background, load_weights
@@ -289,6 +290,26 @@ def test_two_that_stand_close_are_asked_back_if_both_have_a_name(ranker: Ranker)
         assert decide(ranker, "?", ranking, "ru", rate).outcome == "handed_over"
     # An answer without a title is called as it begins.
     assert decide(ranker, "?", close(ranker, one, nameless), "ru", rate).choice == (one, nameless)
+
+
+def test_what_was_taken_back_just_now_is_not_named_in_a_question_back(
+    ranker: Ranker, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    one, other = [i for i in ranker.items if i.language == "ru" and i.title][:2]
+    ranking = close(ranker, one, other)
+    monkeypatch.setattr(Ranker, "rank", lambda *_: ranking)
+
+    async def encode(text: str) -> Matrix:
+        raise AssertionError(text)
+
+    def outcomes(items: list[KnowledgeItem]) -> set[str]:
+        mind = Mind("dense", encode, lay_over(items, []), ranker)
+        vector = np.zeros(384, np.float32)
+        rates = np.linspace(0.0, 1.0, 51).tolist()
+        return {judge(mind, None, "?", "?", vector, "ru", r).verdict.outcome for r in rates}
+
+    assert outcomes([one, other]) == {"handed_over", "asked", "answered"}
+    assert outcomes([one]) == {"handed_over", "answered"}
 
 
 # -- n-grams alone ------------------------------------------------------------------------

@@ -14,8 +14,9 @@ from uuid import UUID
 
 import msgspec
 
+from audiobot.answering.small_talk import without_greeting
 from audiobot.answering.words import exact, plain, words
-from audiobot.domain import LANGUAGES, Correction, KnowledgeItem, Language
+from audiobot.domain import Correction, KnowledgeItem, Language
 
 _FEW_WORDS: Final = 6
 _MANY_WORDS: Final = 12
@@ -27,14 +28,16 @@ _WORDS_OF_A_NAME: Final = 4
 class Known(NamedTuple):
     """All that can be told: the ``items``, and by which corrections operators ``taught`` them.
 
-    A pin is a wording, as ``exact`` has it, and the id of the item that answers it. ``edition``
-    names all of it: the same where the same is known.
+    A pin is a wording, as ``exact`` has it, and the id of the item that answers it; ``told`` are
+    those of corrections alone, greeted or not. ``edition`` names all of it: the same where the
+    same is known.
     """
 
     items: list[KnowledgeItem]
     taught: dict[str, tuple[UUID, ...]]
     pins: dict[tuple[Language, str], str]
     by_id: dict[str, KnowledgeItem]
+    told: dict[str, str]
     edition: str = ""
 
     def pinned(self, question: str, language: Language) -> KnowledgeItem | None:
@@ -43,10 +46,8 @@ class Known(NamedTuple):
         return None if item_id is None else self.by_id.get(item_id)
 
     def told_to(self, question: str) -> str | None:
-        """The id of what an operator would have told to this very question, in any language."""
-        asked = exact(question)
-        found = (self.pins.get((language, asked)) for language in LANGUAGES)
-        return next((item_id for item_id in found if item_id in self.taught), None)
+        """The id of what an operator has said to this very question."""
+        return self.told.get(exact(question))
 
 
 def name_of(item: KnowledgeItem) -> str:
@@ -57,10 +58,8 @@ def name_of(item: KnowledgeItem) -> str:
     said = item.answer.split()
     if item.title or len(said) < _WORDS_OF_A_NAME:
         return item.title
-    name = " ".join(said)
-    return (
-        name if len(name) <= _NAME_CHARACTERS else shorten(name, _NAME_CHARACTERS, placeholder="…")
-    )
+    name = shorten(" ".join(said), _NAME_CHARACTERS, placeholder="…")
+    return name if plain(name) else ""
 
 
 def lay_over(items: Sequence[KnowledgeItem], corrections: Iterable[Correction]) -> Known:
@@ -73,6 +72,7 @@ def lay_over(items: Sequence[KnowledgeItem], corrections: Iterable[Correction]) 
     wordings: dict[str, dict[str, str]] = {}
     taught: dict[str, list[UUID]] = {}
     pins: dict[tuple[Language, str], str] = {}
+    told: dict[str, str] = {}
     for correction in corrections:
         said = correction.language, _said(correction.answer)
         item_id = by_answer.get(said)
@@ -86,6 +86,7 @@ def lay_over(items: Sequence[KnowledgeItem], corrections: Iterable[Correction]) 
             key = exact(wording)
             wordings.setdefault(item_id, {}).setdefault(key, wording)
             pins[correction.language, key] = item_id
+            told[key] = told[exact(without_greeting(wording))] = item_id
     known = []
     for item in by_id.values():
         own = {exact(q): q for q in item.questions} | wordings.get(item.item_id, {})
@@ -98,7 +99,7 @@ def lay_over(items: Sequence[KnowledgeItem], corrections: Iterable[Correction]) 
         if name := plain(name_of(item)):
             pins.setdefault((item.language, name), item.item_id)
     told_by = {item_id: tuple(ids) for item_id, ids in taught.items()}
-    return Known(known, told_by, pins, {item.item_id: item for item in known})
+    return Known(known, told_by, pins, {item.item_id: item for item in known}, told)
 
 
 def named(known: Known) -> Known:

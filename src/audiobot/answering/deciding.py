@@ -14,6 +14,7 @@ import numpy as np
 from audiobot.answering.corrections import name_of
 from audiobot.answering.ranking import Ranker, Ranking
 from audiobot.answering.weights import FEATURES, kind_of
+from audiobot.answering.words import plain
 from audiobot.domain import KnowledgeItem, Language, Outcome
 
 LEAST_OVERLAP: Final = 0.4
@@ -81,5 +82,5 @@ def shared(ranker: Ranker, question: str, ranking: Ranking) -> float:
 def _choice(ranking: Ranking, language: Language) -> tuple[KnowledgeItem, ...]:
     """The two best, if both can be named in the company's own words, and apart."""
     two = tuple(ranked.item for ranked in ranking.ranked[:2])
-    names = {name_of(item) for item in two if item.language == language}
+    names = {plain(name_of(item)) for item in two if item.language == language}
     return two if len(names - {""}) == 2 else ()

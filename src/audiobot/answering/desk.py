@@ -36,6 +36,8 @@ _NEAR_ANSWER: Final = 20
 _PREVIEWED: Final = 16
 _PREVIEWED_CHARACTERS: Final = 512
 """How many of an answer's questions its preview takes up, and of how many characters."""
+_MADE: Final = 500
+"""So many vectors are made for a preview at most."""
 _LIKELY: Final = 64
 """Of all past questions so many, the nearest to the answer's, may be caught by it."""
 _AT_A_TIME: Final = 8
@@ -43,8 +45,11 @@ _AT_A_TIME: Final = 8
 _LOW: Final = 2
 _NOBODY: Final = UUID(int=0)
 
-Turn = tuple[Conversation, Matrix]
-"""A past turn and what its question means."""
+_OF_ONE: Final = 16
+"""Of turns that asked in the same words so many are told of, the newest."""
+
+Asked = tuple[Sequence[Conversation], Matrix]
+"""Past turns that asked in the same words, and what those mean."""
 
 
 class Desk:
@@ -103,14 +108,15 @@ class Desk:
         snapshot = await self._search(self._learner.experience.snapshot)
         then = await self._fit(partial(self._mind_of, known, vectors, snapshot))
 
-        def look(part: Sequence[Turn]) -> list[PreviewedTurn]:
+        def look(part: Sequence[Asked]) -> list[PreviewedTurn]:
             return [
                 PreviewedTurn(
                     log_id=turn.log_id, question=turn.user_message, before=before, after=after
                 )
-                for turn, vector in part
-                if (after := self._says(then, turn, vector)) == answer
-                and (before := self._says(mind, turn, vector)) != answer
+                for same, vector in part
+                if (after := self._says(then, same[0], vector)) == answer
+                and (before := self._says(mind, same[0], vector)) != answer
+                for turn in same[:_OF_ONE]
             ]
 
         caught: list[PreviewedTurn] = []
@@ -121,25 +127,27 @@ class Desk:
 
     async def _past(
         self, given: Correction, turns: Sequence[Conversation], vectors: Mapping[Key, Matrix]
-    ) -> tuple[int, list[Turn]]:
+    ) -> tuple[int, list[Asked]]:
         """How many past turns are looked at, and those that may be caught, nearest first."""
-        # What is nobody's question to answer needs no vector made for it.
-        past = {
-            turn.log_id: turn
-            for turn in turns
-            if turn.language == given.language and (self._vector_kept(turn) or _waits(turn))
-        }
+        spoken = [turn for turn in turns if turn.language == given.language]
+        # Vectors are made for what waits, which comes first, and not for all that was ever said.
+        unseen = [turn for turn in spoken if not self._vector_kept(turn) and _waits(turn)]
+        seen = [turn for turn in spoken if self._vector_kept(turn)]
+        past = {turn.log_id: turn for turn in [*unseen[:_MADE], *seen]}
         # Of wordings that differ in nothing but case and points one is kept.
         keys = {question_key(wording) for wording in given.wordings} & vectors.keys()
         for key in sorted(keys):
             for near in await self._learner.similar(vectors[key], _NEAR_ANSWER):
                 past.setdefault(near.conversation.log_id, near.conversation)
-        asked = [(turn, await self._vector_of(turn)) for turn in past.values()]
+        by_words: dict[str, list[Conversation]] = {}
+        for turn in past.values():
+            by_words.setdefault(turn.user_message, []).append(turn)
+        asked = [(same, await self._vector_of(same[0])) for same in by_words.values()]
         if not asked or not keys:
-            return len(asked), asked[:_LIKELY]
+            return len(past), []
         means = np.stack([vector for _, vector in asked])
         nearness = (means @ np.stack([vectors[key] for key in keys]).T).max(axis=1)
-        return len(asked), [asked[i] for i in np.argsort(-nearness, kind="stable")[:_LIKELY]]
+        return len(past), [asked[i] for i in np.argsort(-nearness, kind="stable")[:_LIKELY]]
 
     def _vector_kept(self, turn: Conversation) -> bool:
         return turn.embedding is not None and turn.embedding.model == self._embedding.name

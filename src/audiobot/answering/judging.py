@@ -52,7 +52,10 @@ def judge(
         ranking = pinned(ranking, item)
     elif ranking.ranked[0].item.item_id not in mind.known.by_id:  # taken back just now
         return Judged(ranking, HAND_OVER)
-    return Judged(ranking, decide(ranker, asked, ranking, language, error_rate))
+    verdict = decide(ranker, asked, ranking, language, error_rate)
+    if any(item.item_id not in mind.known.by_id for item in verdict.choice):
+        verdict = HAND_OVER
+    return Judged(ranking, verdict)
 
 
 class Remembered:

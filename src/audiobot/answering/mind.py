@@ -140,11 +140,9 @@ def fitted(known: Known, ranker: Ranker | None, experience: Snapshot | None) -> 
 
 def _checked(known: Known, experience: Snapshot) -> Iterator[tuple[str, bool]]:
     """Who rated what an operator has said to this very question, and whether he praised it."""
-    if not known.taught:
-        return
     for question, dialogues in zip(experience.questions, experience.said, strict=True):
-        if (right := known.told_to(question)) is None:
-            continue
-        for rated in dialogues:
+        of_operators = [rated for rated in dialogues if rated.item_id in known.taught]
+        right = known.told_to(question) if of_operators else None
+        for rated in of_operators:
             if rated.item_id == right and rated.rater and rated.rating != NO_VERDICT:
                 yield rated.rater, rated.rating > NO_VERDICT

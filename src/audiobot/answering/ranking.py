@@ -23,7 +23,7 @@ from audiobot.answering.ngrams import NgramIndex
 from audiobot.answering.weights import VOICES, Voices, Weights, kind_of
 from audiobot.answering.whitening import Whitening, unit
 from audiobot.answering.words import exact
-from audiobot.domain import LANGUAGES, KnowledgeItem, Language
+from audiobot.domain import KnowledgeItem, Language
 from audiobot.ports import Halves, Matrix
 
 TOP: Final = 5
@@ -120,7 +120,7 @@ class Ranker:
         languages = np.array([item.language for item in self.items])
         apart: dict[Language, Matrix] = {
             language: (weights.foreign * (languages != language)).astype(np.float32)
-            for language in LANGUAGES
+            for language in ("ru", "en")
         }
         favour = np.array([item.item_id in taught for item in self.items], dtype=np.float32)
         self._offset = {language: weights.taught * favour - apart[language] for language in apart}

@@ -314,8 +314,12 @@ class SuggestionsReply(Reply):
 
 
 class PraisedItem(Reply):
-    """A language model's answer that people rated well, told in ``log_ids``, the newest first."""
+    """A language model's answer that people rated well, told in ``log_ids``, the newest first.
 
+    It is dismissed by its ``praise_id``, as a suggestion is by its ``op_id``.
+    """
+
+    praise_id: UUID
     log_ids: list[UUID]
     user_message: str
     ai_response: str

@@ -255,6 +255,7 @@ def _add_strangers_words(router: APIRouter, services: Services) -> None:
             PraisedReply(
                 praised=[
                     PraisedItem(
+                        praise_id=found.praise_id,
                         log_ids=[turn.log_id for turn in found.turns],
                         user_message=found.newest.user_message,
                         ai_response=found.newest.ai_response,

@@ -157,6 +157,8 @@ class Teaching:
     async def dismissed(self, subjects: Sequence[UUID]) -> set[UUID]:
         """Those among ``subjects`` that an operator took out of sight."""
         wanted = [*subjects]
+        if not wanted:
+            return set()
         if self._homes.hybrid:
             return {*await self._dismissed(wanted, (await self._ahead())[0])} & {*wanted}
         told = await self._local.dismissals()

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 from typing import Final
 from uuid import UUID
 
@@ -9,13 +10,12 @@ from fastapi import APIRouter
 from starlette.responses import Response
 
 from audiobot.domain import MAX_CORRECTION, MAX_WORDINGS, Correction, Language
-from audiobot.errors import InvalidValue
+from audiobot.errors import InvalidValue, Unavailable
 from audiobot.http import wire
 from audiobot.http.console import view
 from audiobot.http.console.desk import MOST, Desk
 from audiobot.http.console.door import Door, Visit
 from audiobot.http.console.inbox import (
-    LOOKS,
     Editor,
     Inbox,
     ids_in,
@@ -23,7 +23,6 @@ from audiobot.http.console.inbox import (
     shortened,
     undo_notice,
     version_in,
-    watch,
     whole,
 )
 from audiobot.http.console.texts import text
@@ -31,6 +30,8 @@ from audiobot.http.services import Services
 
 _SHOWN: Final = 200
 _PRAISED: Final = 20
+STOP: Final = 286
+"""The status by which a server ends a poll of htmx's (https://htmx.org/docs/#polling)."""
 
 
 class Answers:
@@ -137,18 +138,21 @@ class Answers:
     async def watch(self, visit: Visit) -> Response:
         """Tell who saved an answer, for some minutes, when a colleague's takes its place."""
         asked = visit.request.query_params
-        version, left = (whole(asked.get(n, ""), n) for n in ("seen_version", "left"))
-        newer = await self._desk.overtaken(_name(visit), version)
+        version, until = (whole(asked.get(n, ""), n) for n in ("seen_version", "until"))
+        own = [wire.parse_correction_id(name) for name in asked.getlist("own")]
+        try:
+            newer = await self._desk.overtaken(_name(visit), version, asked.get("said", ""), own)
+        except Unavailable:
+            newer = None  # it is asked for again, and what stands on the page stays
         if newer is None:
-            again = watch(visit, _name(visit), version, left - 1) if 1 < left <= LOOKS else ""
-            return view.html(again)
+            return view.html("", STOP if time.time() > until else 204)
         words = [
             text("mine_withdrawn", visit.language)
             if newer.withdrawn
             else text("mine_changed", visit.language, answer=shortened(newer.answer))
         ]
         notice = visit.render("notice.html", words=words, undo=None)
-        return view.html(visit.render("also.html", notice=notice))
+        return view.html(visit.render("also.html", notice=notice), STOP)
 
     async def accept(self, visit: Visit) -> Response:
         """The form for a customer's words: an operator may change them, and must say yes."""
@@ -168,11 +172,11 @@ class Answers:
 
     async def approve(self, visit: Visit) -> Response:
         """The form for a language model's words: likewise."""
-        found = await self._desk.praised(_log_id(visit))
+        found = await self._desk.praised(_praise_id(visit))
         if found is None:
             return view.html(visit.render("gone.html"))
         begun = Editor(
-            key=str(found.newest.log_id),
+            key=str(found.praise_id),
             kind="suggestion",
             log_ids=[turn.log_id for turn in reversed(found.turns)],
             wordings=[" ".join(found.newest.user_message.split())],
@@ -181,17 +185,16 @@ class Answers:
         return view.html(visit.render("editor.html", editor=begun))
 
     async def disapprove(self, visit: Visit) -> Response:
-        """Take a language model's words out of sight, in every turn that they were told in."""
-        found = await self._desk.praised(_log_id(visit))
-        log_ids = [turn.log_id for turn in found.turns] if found is not None else []
-        await self._store.dismiss(log_ids)
-        undo = {"url": f"/console/praised/{_log_id(visit)}/back", "log_ids": log_ids}
+        """Take a language model's words out of sight."""
+        praise_id = _praise_id(visit)
+        await self._store.dismiss([praise_id])
+        undo = {"url": f"/console/praised/{praise_id}/back"}
         words = [text("praised_dismissed", visit.language)]
         return await self._changed(visit, visit.render("notice.html", words=words, undo=undo))
 
     async def praise_again(self, visit: Visit) -> Response:
         """Undo that."""
-        await self._store.dismiss(ids_in(visit), dismissed=False)
+        await self._store.dismiss([_praise_id(visit)], dismissed=False)
         words = [text("undone", visit.language)]
         return await self._changed(visit, visit.render("notice.html", words=words, undo=None))
 
@@ -241,8 +244,8 @@ def _op_id(visit: Visit) -> UUID:
     return wire.parse_log_id(str(visit.request.path_params["op_id"]))
 
 
-def _log_id(visit: Visit) -> UUID:
-    return wire.parse_log_id(str(visit.request.path_params["log_id"]))
+def _praise_id(visit: Visit) -> UUID:
+    return wire.parse_log_id(str(visit.request.path_params["praise_id"]))
 
 
 def _language(given: str) -> Language:
@@ -263,14 +266,14 @@ def add_routes(router: APIRouter, door: Door, answers: Answers) -> None:
         ("/answers/{correction_id}/back", answers.back),
         ("/suggestions/{op_id}/dismiss", answers.decline),
         ("/suggestions/{op_id}/back", answers.wait_again),
-        ("/praised/{log_id}/dismiss", answers.disapprove),
-        ("/praised/{log_id}/back", answers.praise_again),
+        ("/praised/{praise_id}/dismiss", answers.disapprove),
+        ("/praised/{praise_id}/back", answers.praise_again),
     ):
         router.add_api_route(path, door.part(handler), methods=["POST"])
     for path, handler in (
         ("/answers/{correction_id}", answers.edit),
         ("/answers/{correction_id}/watch", answers.watch),
         ("/suggestions/{op_id}", answers.accept),
-        ("/praised/{log_id}", answers.approve),
+        ("/praised/{praise_id}", answers.approve),
     ):
         router.add_api_route(path, door.part(handler), methods=["GET"])

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import hashlib
+from collections.abc import Collection, Sequence
 from typing import Final, NamedTuple
 from uuid import UUID
 
@@ -70,22 +71,28 @@ class Desk:
         kept = await self.answer_of(correction_id)
         return kept if seen_version is not None and kept.version > seen_version else None
 
-    async def overtaken(self, correction_id: UUID, seen_version: int) -> Correction | None:
+    async def overtaken(
+        self, correction_id: UUID, seen_version: int, said: str, own: Collection[UUID]
+    ) -> Correction | None:
         """What took an answer's place after ``seen_version``: its change, or a later one's words.
 
-        A later one is any in force to one of its turns or in one of its wordings.
+        ``said`` is the answer's ``digest``: what says the same took no place. A later one is any in
+        force to one of its turns or in one of its wordings, but none of ``own``, the author's.
         """
         found = await self._store.get_corrections(withdrawn=True)
         kept = next((c for c in found if c.correction_id == correction_id), None)
-        if kept is None or kept.version > seen_version:
+        if kept is None:
+            return None
+        if kept.version > seen_version and (kept.withdrawn or digest(kept.answer) != said):
             return kept
         turns, wordings = set(kept.log_ids), set(map(_plain, kept.wordings))
         later = [
             other
             for other in found
-            if other.version > seen_version
+            if other.version > max(seen_version, kept.version)
+            and other.correction_id not in own
             and not other.withdrawn
-            and other.answer != kept.answer
+            and digest(other.answer) != said
             and (turns & set(other.log_ids) or wordings & set(map(_plain, other.wordings)))
         ]
         return max(later, key=lambda correction: correction.version, default=None)
@@ -95,10 +102,10 @@ class Desk:
         waiting = await self._store.get_suggestions(MOST)
         return next((found for found in waiting if found.op_id == op_id), None)
 
-    async def praised(self, log_id: UUID) -> Praised | None:
-        """The model's words that were told in this turn, while they wait."""
+    async def praised(self, praise_id: UUID) -> Praised | None:
+        """A model's words that people rated well, while they wait."""
         waiting = await self._conversation.praised(MOST)
-        return next((p for p in waiting if any(t.log_id == log_id for t in p.turns)), None)
+        return next((found for found in waiting if found.praise_id == praise_id), None)
 
     async def save(
         self,
@@ -156,6 +163,11 @@ class Desk:
         inbox = await self._store.get_inbox(MOST)
         wanted = set(log_ids)
         return len(inbox) < MOST and not any(turn.log_id in wanted for turn in inbox)
+
+
+def digest(answer: str) -> str:
+    """What an answer is known by in an address: no words of it."""
+    return hashlib.blake2b(answer.encode(errors="surrogatepass"), digest_size=8).hexdigest()
 
 
 def _plain(wording: str) -> str:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 from collections.abc import Callable, Sequence
 from datetime import datetime
 from typing import Final, NamedTuple, TypeVar
@@ -21,7 +22,7 @@ from audiobot.domain import (
 from audiobot.errors import InvalidValue
 from audiobot.http import wire
 from audiobot.http.console import view
-from audiobot.http.console.desk import MOST, Desk, Saved
+from audiobot.http.console.desk import MOST, Desk, Saved, digest
 from audiobot.http.console.door import Door, Visit
 from audiobot.http.console.texts import error_text, plural, text
 from audiobot.http.services import Services
@@ -30,8 +31,7 @@ _T = TypeVar("_T")
 
 _SHOWN_TURNS: Final = 4
 _SHOWN_CAUGHT: Final = 12
-LOOKS: Final = 30
-"""So often, every ten seconds, a page looks after an answer that it has saved."""
+_WATCHED_SECONDS: Final = 300.0
 
 
 class Editor(NamedTuple):
@@ -282,14 +282,9 @@ def undo_notice(
         undo = {"url": f"/console/answers/{kept.correction_id}/back", "before": before}
     undo |= {"kind": kind, "log_ids": kept.log_ids, "seen_version": kept.version}
     notice = visit.render("notice.html", words=words, undo=undo)
-    return notice + visit.render(
-        "watched.html", watch=watch(visit, kept.correction_id, kept.version)
-    )
-
-
-def watch(visit: Visit, name: UUID, version: int, left: int = LOOKS) -> str:
-    """What looks now and then whether a colleague's answer took the place of one just saved."""
-    return visit.render("watch.html", name=name, version=version, left=left)
+    # Now and then it is looked whether a colleague's answer took the place of this one.
+    until, said = int(time.time() + _WATCHED_SECONDS), digest(kept.answer)
+    return notice + visit.render("watch.html", kept=kept, until=until, said=said)
 
 
 def add_routes(router: APIRouter, door: Door, inbox: Inbox) -> None:

@@ -78,7 +78,9 @@ function restore(form) {
 
 const notice = /** @type {HTMLElement} */ (document.getElementById("notice"));
 
-function tellNoConnection() {
+/** @param {CustomEvent} event */
+function tellNoConnection(event) {
+  if (event.detail.elt.matches?.(".watch")) return; // it looks again soon
   const words = document.createElement("p");
   words.textContent = document.body.dataset.noConnection ?? "";
   const message = document.createElement("div");
@@ -119,11 +121,17 @@ on("htmx:beforeRequest", (event) => {
   next = neighbour?.querySelector(".opener") ?? null;
 });
 
-on("htmx:afterRequest", (event) => {
-  const { successful, requestConfig: { elt, verb, path, parameters } } = event.detail;
-  if (!successful || elt.matches(".preview")) return;
+on("htmx:beforeSwap", (event) => {
+  const { isError, requestConfig: { verb, path, parameters } } = event.detail;
+  if (isError || verb !== "post") return;
   // What one does to one's own answer is no news.
-  if (verb === "post") all(".watch").filter(({ dataset: { answer = "" } }) => path.includes(answer) || parameters.correction_id === answer).forEach((watch) => watch.remove());
+  all(".watch").filter(({ dataset: { answer = "" } }) => path.includes(answer) || parameters.correction_id === answer).forEach((watch) => watch.remove());
+});
+
+on("htmx:afterRequest", (event) => {
+  const { successful, requestConfig: { elt }, xhr } = event.detail;
+  if (elt.matches(".watch") && xhr.status === 286) elt.remove();
+  if (!successful || elt.matches(".preview, .watch")) return;
   const form = around(elt, ".editor");
   if (form) sessionStorage.removeItem(DRAFT + form.dataset.key);
   if (document.body.contains(elt)) return;
@@ -135,7 +143,12 @@ on("htmx:afterRequest", (event) => {
 on("htmx:afterSettle", (event) => {
   if (event.detail.target.matches(".body")) unfold(event.detail.target);
 });
-on("htmx:load", (event) => localise(event.detail.elt));
+on("htmx:load", (event) => {
+  const { elt } = event.detail;
+  localise(elt);
+  // Saved anew, an answer is looked after as it is now.
+  if (elt.matches(".watch")) all(`.watch[data-answer="${elt.dataset.answer}"]`).filter((older) => older !== elt).forEach((older) => older.remove());
+});
 on("htmx:oobAfterSwap", (event) => localise(event.detail.target));
 on("htmx:sendError", tellNoConnection);
 on("htmx:timeout", tellNoConnection);
