@@ -113,6 +113,14 @@ def test_of_two_operators_the_later_wins_and_each_is_told_of_the_other(
     expect(other.page.locator(".watch")).to_have_count(0)
 
 
+def looked(desk: Desk) -> int:
+    """What the page's next look after its answer came to."""
+    with desk.page.expect_response("**/watch?*", timeout=30_000) as response:
+        desk.page.clock.run_for(11_000)
+    response.value.finished()
+    return int(response.value.status)
+
+
 def test_who_saved_an_answer_hears_when_a_colleague_withdraws_it(desk: Desk, question: str) -> None:
     desk.page.clock.install()
     desk.open()
@@ -127,20 +135,15 @@ def test_who_saved_an_answer_hears_when_a_colleague_withdraws_it(desk: Desk, que
     desk.open_group(other)
     expect(desk.answer).to_be_focused()
     desk.expect_complaint("503")
-    looks: list[int] = []
-    desk.page.on("response", lambda r: "/watch?" in r.url and looks.append(r.status))
     desk.page.route("**/watch?*", lambda route: route.fulfill(status=503), times=1)
-    desk.page.clock.run_for(11_000)
-    desk.page.wait_for_timeout(0)
-    desk.page.clock.run_for(11_000)
+    assert [looked(desk), looked(desk)] == [503, 204]
     expect(desk.answer).to_be_focused()
     expect(desk.undo).to_be_visible()
     kept = desk.page.locator(".watch").get_attribute("data-answer")
     desk.server.client.delete(f"/api/learning/corrections/{kept}").raise_for_status()
-    desk.page.clock.run_for(11_000)
+    assert looked(desk) == 286
     expect(desk.notice).to_contain_text("Другой оператор только что отозвал ваш ответ")
     expect(desk.notice).to_contain_text(SAVED)
-    assert looks[:3] == [503, 204, 286]
 
 
 def test_a_changed_answer_is_watched_and_ones_own_words_are_no_news(
@@ -167,9 +170,7 @@ def test_a_changed_answer_is_watched_and_ones_own_words_are_no_news(
     other.wordings.fill(f"{question}\nА самокат {question[-20:]}")
     other.save.click()
     expect(other.notice).to_contain_text("Сохранено")
-    with desk.page.expect_response("**/watch?*") as looked:
-        desk.page.clock.run_for(11_000)
-    assert looked.value.status == 204
+    assert looked(desk) == 204
     other.card(question).get_by_role("button", name="Изменить").click()
     other.answer.fill("Самокаты вывозит хозяин.")
     other.save.click()
