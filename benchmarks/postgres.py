@@ -16,6 +16,7 @@ import tempfile
 import threading
 import time
 import uuid
+from collections import defaultdict
 from collections.abc import Callable
 from pathlib import Path
 
@@ -197,15 +198,16 @@ TARGETS: dict[str, tuple[str, float | None, bool]] = {
 """Which figures have a target, by how their names end: unit, target, whether it is the least."""
 
 
-def figure_of(name: str, value: float) -> Figure:
-    """The figure of one measured value."""
+def figure_of(name: str, values: list[float]) -> Figure:
+    """The figure of what each round measured."""
     for end, (unit, target, least) in TARGETS.items():
         if name.endswith(end):
             figure = Figure(name.removesuffix(f", {unit}"), unit, target, least)
             break
     else:
         figure = Figure(name, name.rpartition(", ")[2] if ", " in name else "1/s")
-    figure.add(value)
+    for value in values:
+        figure.add(value)
     return figure
 
 
@@ -215,13 +217,18 @@ def main() -> None:
     parser.add_argument("--rows", type=int, default=1_000_000)
     parser.add_argument("--export", type=int, default=100_000)
     parser.add_argument("--operations", type=int, default=100_000)
+    parser.add_argument("--rounds", type=int, default=3, help="each in databases of its own")
     arguments = parser.parse_args()
-    figures: dict[str, float] = {}
-    with tempfile.TemporaryDirectory() as made, Cluster() as cluster:
-        folder = Path(made)
-        figures |= asyncio.run(growing_figures(cluster, arguments.operations, folder))
-        figures |= export_figures(cluster, arguments.export, folder)
-        figures |= asyncio.run(statistics_figures(cluster, arguments.rows))
+    figures: defaultdict[str, list[float]] = defaultdict(list)
+    with Cluster() as cluster:
+        for _ in range(arguments.rounds):
+            with tempfile.TemporaryDirectory() as made:
+                folder = Path(made)
+                measured = asyncio.run(growing_figures(cluster, arguments.operations, folder))
+                measured |= export_figures(cluster, arguments.export, folder)
+                measured |= asyncio.run(statistics_figures(cluster, arguments.rows))
+            for name, value in measured.items():
+                figures[name].append(value)
         version = cluster.execute("SHOW server_version")[0][0]
     keep("postgres", [figure_of(*each) for each in figures.items()], postgresql=version)
 
