@@ -257,6 +257,21 @@ def test_people_who_are_turned_away_by_the_rate_limit(
         watched.fires("AudioBotRateLimited")
 
 
+def test_promtool_understands_every_expression_of_the_dashboard(tmp_path: Path) -> None:
+    dashboard = json.loads((RULES.parent / "grafana-dashboard.json").read_text())
+    asked = [t["expr"] for panel in dashboard["panels"] for t in panel.get("targets", ())]
+    asked += [annotation["expr"] for annotation in dashboard["annotations"]["list"]]
+    assert len(asked) > 20
+    plain = [re.sub(r"\$__\w+", "4m", expr.replace("$instance", "a")) for expr in asked]
+    assert not [expr for expr in plain if "$" in expr]
+    rules = [{"record": f"asked:{n}", "expr": expr} for n, expr in enumerate(plain)]
+    (tmp_path / "rules.json").write_text(json.dumps({"groups": [{"name": "a", "rules": rules}]}))
+    command = ["promtool", "check", "rules", str(tmp_path / "rules.json")]
+    done = subprocess.run(command, capture_output=True, text=True, timeout=60)
+    assert done.returncode == 0, done.stdout + done.stderr
+    assert f"{len(asked)} rules found" in done.stdout + done.stderr
+
+
 def test_the_dashboard_tells_one_outage_of_four_workers_as_one_change(tmp_path: Path) -> None:
     dashboard = json.loads((RULES.parent / "grafana-dashboard.json").read_text())
     (panel,) = [p for p in dashboard["panels"] if p["title"] == "Changes of mode"]
