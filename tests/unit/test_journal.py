@@ -297,6 +297,20 @@ def test_g03_what_is_not_durable_yet_is_not_read(tmp_path: Path) -> None:
     journal.close()
 
 
+def test_g03_nor_is_it_read_behind_damage(tmp_path: Path) -> None:
+    journal = Journal(tmp_path / "slot")
+    write(journal, b"durable")
+    write(journal, b"hurt")
+    [segment] = (tmp_path / "slot").glob("*.log")
+    content = bytearray(segment.read_bytes())
+    content[-1] ^= 1
+    segment.write_bytes(content + frame(KIND_OPERATION, 3, b"not yet"))
+    told = [*journal.read_from(1)]
+    assert [(r.first, r.last) for r in told if isinstance(r, Gap)] == [(2, 2)]
+    assert [r.sequence for r in told if isinstance(r, Entry)] == [1]
+    journal.close()
+
+
 @pytest.mark.parametrize("place", range(12))
 def test_g11_what_is_damaged_while_it_runs_is_told_as_a_gap_and_kept_when_the_rest_goes(
     place: int, small: tuple[Path, list[Written]]
