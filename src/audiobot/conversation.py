@@ -29,6 +29,7 @@ from audiobot.domain import (
     QuestionGroup,
     RatingOutcome,
     check_text,
+    same_wording,
     spoken_language,
     words_of,
 )
@@ -100,11 +101,6 @@ def _check_correction(answer: str, wordings: Sequence[str]) -> None:
         raise InvalidValue("list_too_long", field="wordings", limit=MAX_WORDINGS)
     for wording in wordings:
         check_text("wordings", wording, MAX_MESSAGE, blank=False)
-
-
-def _plain(wording: str) -> str:
-    """A wording without what does not make it another."""
-    return " ".join(wording.casefold().split())
 
 
 class Rated(NamedTuple):
@@ -268,11 +264,11 @@ class ConversationService:
 
     async def _said_before(self, log_id: UUID, wordings: Sequence[str]) -> Correction | None:
         """The newest correction in force of a turn, or to its words."""
-        asked = {_plain(wording) for wording in wordings}
+        asked = {same_wording(wording) for wording in wordings}
         found = [
             kept
             for kept in await self._store.get_corrections()
-            if log_id in kept.log_ids or not asked.isdisjoint(map(_plain, kept.wordings))
+            if log_id in kept.log_ids or not asked.isdisjoint(map(same_wording, kept.wordings))
         ]
         return max(found, key=lambda kept: kept.version, default=None)
 
@@ -297,7 +293,7 @@ class ConversationService:
         if await self._told_already(answer, log_ids):
             raise InvalidValue("correction_same", field="answer")
         if correction_id is None and (log_ids or wordings):
-            first = str(log_ids[0]) if log_ids else _plain(wordings[0])
+            first = str(log_ids[0]) if log_ids else same_wording(wordings[0])
             correction_id = uuid5(_CORRECTIONS, f"group {first}")
         outcome = await self._store.correct(
             answer,
@@ -339,7 +335,7 @@ class ConversationService:
             _WELL, answered=True, newest=_LOOKED_AT
         ):
             if turn.generated:
-                key = _plain(turn.user_message), turn.ai_response
+                key = same_wording(turn.user_message), turn.ai_response
                 told.setdefault(key, []).insert(0, turn)
         if not told:
             return []
@@ -350,21 +346,26 @@ class ConversationService:
             if not settled & {turn.log_id for turn in turns}
         }
         dismissed = await self._store.get_dismissed([*waiting])
+        raters = {
+            praise_id: len({turn.rater for turn in turns} - {None}) or 1
+            for praise_id, turns in waiting.items()
+            if praise_id not in dismissed
+        }
         found = []
-        for praise_id, turns in waiting.items():
-            if praise_id not in dismissed:
-                raters = len({turn.rater for turn in turns} - {None}) or 1
-                found.append(
-                    Praised(
-                        praise_id=praise_id, turns=tuple(turns), raters=raters, quarantined=False
-                    )
-                )
-        found.sort(key=lambda p: (p.raters, p.newest.created_at), reverse=True)
-        for place, praised in enumerate(found[:most]):
+        for praise_id in sorted(
+            raters, key=lambda name: (raters[name], waiting[name][0].created_at), reverse=True
+        )[:most]:
             await asyncio.sleep(0)  # the texts may be long: others have their turn between them
-            marked = is_quarantined(praised.newest.ai_response)
-            found[place] = msgspec.structs.replace(praised, quarantined=marked)
-        return found[:most]
+            turns = waiting[praise_id]
+            found.append(
+                Praised(
+                    praise_id=praise_id,
+                    turns=tuple(turns),
+                    raters=raters[praise_id],
+                    quarantined=is_quarantined(turns[0].ai_response),
+                )
+            )
+        return found
 
     async def preview(
         self, answer: str, wordings: Sequence[str], language: Language | None = None

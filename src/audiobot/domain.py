@@ -370,6 +370,11 @@ def words_of(text: str) -> list[str]:
     return _WORDS.findall(text)
 
 
+def same_wording(wording: str) -> str:
+    """A wording without what does not make it another: its case and its spaces."""
+    return " ".join(wording.casefold().split())
+
+
 def spoken_language(text: str) -> Language | None:
     """Russian or English by the letters of most words; None without a word."""
     words = words_of(text)

@@ -16,6 +16,7 @@ import time
 from collections.abc import Iterator
 from datetime import timedelta
 from pathlib import Path
+from typing import Any
 
 import psycopg
 import pytest
@@ -257,14 +258,23 @@ def test_people_who_are_turned_away_by_the_rate_limit(
         watched.fires("AudioBotRateLimited")
 
 
+def dashboard() -> dict[str, Any]:
+    """Grafana's."""
+    return json.loads((RULES.parent / "grafana-dashboard.json").read_text())
+
+
+def plain(expr: str) -> str:
+    """A dashboard's expression as Prometheus is asked it."""
+    return re.sub(r"\$__\w+", "4m", expr.replace("$instance", "a"))
+
+
 def test_promtool_understands_every_expression_of_the_dashboard(tmp_path: Path) -> None:
-    dashboard = json.loads((RULES.parent / "grafana-dashboard.json").read_text())
-    asked = [t["expr"] for panel in dashboard["panels"] for t in panel.get("targets", ())]
-    asked += [annotation["expr"] for annotation in dashboard["annotations"]["list"]]
+    shown = dashboard()
+    asked = [t["expr"] for panel in shown["panels"] for t in panel.get("targets", ())]
+    asked += [annotation["expr"] for annotation in shown["annotations"]["list"]]
     assert len(asked) > 20
-    plain = [re.sub(r"\$__\w+", "4m", expr.replace("$instance", "a")) for expr in asked]
-    assert not [expr for expr in plain if "$" in expr]
-    rules = [{"record": f"asked:{n}", "expr": expr} for n, expr in enumerate(plain)]
+    assert not [expr for expr in asked if "$" in plain(expr)]
+    rules = [{"record": f"asked:{n}", "expr": plain(expr)} for n, expr in enumerate(asked)]
     (tmp_path / "rules.json").write_text(json.dumps({"groups": [{"name": "a", "rules": rules}]}))
     command = ["promtool", "check", "rules", str(tmp_path / "rules.json")]
     done = subprocess.run(command, capture_output=True, text=True, timeout=60)
@@ -273,9 +283,9 @@ def test_promtool_understands_every_expression_of_the_dashboard(tmp_path: Path) 
 
 
 def test_the_dashboard_tells_one_outage_of_four_workers_as_one_change(tmp_path: Path) -> None:
-    dashboard = json.loads((RULES.parent / "grafana-dashboard.json").read_text())
-    (panel,) = [p for p in dashboard["panels"] if p["title"] == "Changes of mode"]
-    (annotation,) = dashboard["annotations"]["list"]
+    shown = dashboard()
+    (panel,) = [p for p in shown["panels"] if p["title"] == "Changes of mode"]
+    (annotation,) = shown["annotations"]["list"]
     asked = [panel["targets"][0]["expr"], annotation["expr"]]
     labels = 'from="postgres", reason="lost", to="fallback"'
     told = [f"{{{labels}}}", '{instance="a", reason="lost", to="fallback"}']
@@ -293,7 +303,7 @@ def test_the_dashboard_tells_one_outage_of_four_workers_as_one_change(tmp_path: 
         ],
         "promql_expr_test": [
             {
-                "expr": re.sub(r"\$__\w+", "4m", expr.replace("$instance", "a")),
+                "expr": plain(expr),
                 "eval_time": at,
                 "exp_samples": [{"labels": its, "value": value}] if value else [],
             }

@@ -8,7 +8,14 @@ from typing import Final, NamedTuple
 from uuid import UUID
 
 from audiobot.conversation import ConversationService
-from audiobot.domain import MAX_TURNS, Correction, Praised, QuestionGroup, Suggestion
+from audiobot.domain import (
+    MAX_TURNS,
+    Correction,
+    Praised,
+    QuestionGroup,
+    Suggestion,
+    same_wording,
+)
 from audiobot.errors import InvalidValue, UnknownCorrection
 from audiobot.ports import Store
 
@@ -85,7 +92,7 @@ class Desk:
             return None
         if kept.version > seen_version and (kept.withdrawn or digest(kept.answer) != said):
             return kept
-        turns, wordings = set(kept.log_ids), set(map(_plain, kept.wordings))
+        turns, wordings = set(kept.log_ids), set(map(same_wording, kept.wordings))
         later = [
             other
             for other in found
@@ -93,7 +100,7 @@ class Desk:
             and other.correction_id not in own
             and not other.withdrawn
             and digest(other.answer) != said
-            and (turns & set(other.log_ids) or wordings & set(map(_plain, other.wordings)))
+            and (turns & set(other.log_ids) or wordings & set(map(same_wording, other.wordings)))
         ]
         return max(later, key=lambda correction: correction.version, default=None)
 
@@ -168,7 +175,3 @@ class Desk:
 def digest(answer: str) -> str:
     """What an answer is known by in an address: no words of it."""
     return hashlib.blake2b(answer.encode(errors="surrogatepass"), digest_size=8).hexdigest()
-
-
-def _plain(wording: str) -> str:
-    return " ".join(wording.casefold().split())
