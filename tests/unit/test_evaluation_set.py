@@ -7,7 +7,7 @@ import json
 import re
 from collections import Counter, defaultdict
 from importlib import resources
-from itertools import combinations
+from itertools import combinations, groupby
 from statistics import median
 from typing import Any
 
@@ -34,6 +34,21 @@ def words(text: str) -> list[str]:
 INTENTS = {row["intent"]: row for row in rows("intents.jsonl")}
 QUESTIONS = rows("questions.jsonl")
 OUT_OF_SCOPE = rows("out_of_scope.jsonl")
+FUNCTION_WORDS = set(
+    """
+    и а но или ли же то бы чтоб чтобы что если ежели не ни нет да уж ведь вот
+    как когда где куда откуда сколько почём почему зачем отчего кто кого кому чего чему чем
+    чей чья чьё чьи каков какова каково какой какая какое какие какую каким какого который
+    которая в во на по с со к ко за из от до для у о об про под над при без через между
+    тут там это этот эта эти тот та те я мне меня мы нам нас наш наша наши ты вы вам вас ваш ваша
+    ваши он она оно они его её их им ему ей мой моя мои свой свои
+    the a an is are was were be do does did will would can could should may must have has what when
+    where which who whom whose why how if or and but not no so then here there to of in on at by for
+    from with about into up out off any some every i you we he she it they them us our your my his
+    her its their this that these those
+    """.split()
+)
+"""What stays of a question when its topic is taken out."""
 
 
 def of_intent(intent: str, language: str | None = None) -> list[dict[str, Any]]:
@@ -74,6 +89,25 @@ def test_no_template_of_an_intent_is_in_both_uses(intent: str) -> None:
     for question in of_intent(intent):
         templates[question["use"]].add(question["template"])
     assert not templates["stream"] & templates["test"]
+
+
+def templates(text: str) -> set[str]:
+    """How it opens, its runs of three words, and its function words around gaps."""
+    all_words = words(text)
+    kept = [word if word in FUNCTION_WORDS else "_" for word in all_words]
+    frame = " ".join(word for word, _ in groupby(kept))
+    runs = {" ".join(run) for run in zip(all_words, all_words[1:], all_words[2:], strict=False)}
+    built = {frame} if sum(word != "_" for word in kept) > 1 else set()
+    return {f"{' '.join(all_words[:2])} …"} | runs | built
+
+
+def test_the_parts_share_no_template() -> None:
+    part = {True: set[str](), False: set[str]()}
+    for row in QUESTIONS + OUT_OF_SCOPE:
+        of = row["part"] if "part" in row else INTENTS[row["intent"]]["part"]
+        part[of == "heldout"] |= templates(row["text"])
+    assert len(part[True]) > 2_000
+    assert part[True] & part[False] == set()
 
 
 @pytest.mark.parametrize("intent", INTENTS)
