@@ -49,8 +49,13 @@ def is_loopback(host: str) -> bool:
 
 def language_of(request: Request) -> Language:
     """Russian unless Accept-Language puts English before it."""
+    return _preferred(request.headers.get("accept-language", "")[:200])
+
+
+@lru_cache(4_096)
+def _preferred(accepted: str) -> Language:
     best: tuple[float, Language] = (0.0, "ru")
-    for part in request.headers.get("accept-language", "")[:200].split(","):
+    for part in accepted.split(","):
         tag, _, parameter = part.strip().partition(";")
         primary = tag.strip().lower().split("-")[0]
         name, _, quality = parameter.partition("=")
@@ -101,7 +106,7 @@ class Access:
         self._tokens = [t.encode() for t in (operator_token, process_token) if t]
         self._open = operator_token is None and loopback
         self._loopback = loopback
-        self._rater_key = rater_key
+        self._rater_hash = hmac.new(rater_key, digestmod=hashlib.sha256)
         self._cookies = URLSafeSerializer(rater_key, salt="rater")
         self.sessions = Sessions(rater_key, operator_token)
         self.token_configured = operator_token is not None
@@ -238,4 +243,6 @@ class Access:
         name = self._cookie_name(request)
         identity = f"cookie:{name}" if name else f"{self.client_network(request)}|{session_id}"
         # Not hmac.digest: that lets go of the interpreter's lock for a microsecond's work.
-        return hmac.new(self._rater_key, identity.encode(), hashlib.sha256).hexdigest()[:32]
+        keyed = self._rater_hash.copy()
+        keyed.update(identity.encode())
+        return keyed.hexdigest()[:32]

@@ -95,7 +95,7 @@ class Batch:
             steps.append((sql.ADD, _add_values(adds)))
         if rates:
             steps.append((sql.RATE, self._rate_values(rates)))
-        results = await self._session.at_once(steps)
+        results = await self._session.at_once(steps, named=False)
         found: dict[UUID, Committed | Exception] = {}
         if adds:
             found |= _added(adds, results[0])
@@ -310,13 +310,12 @@ def simple(operations: Iterable[Operation]) -> bool:
 
 def _added(adds: list[AddConversation], rows: Iterable[Any]) -> dict[UUID, Committed | Exception]:
     """What became of the dialogues that came to be; one whose id was there is left out."""
-    exceptions = {row.id: row for row in rows}
+    exceptions = {log_id: (came, rating) for log_id, came, rating in rows}
     found: dict[UUID, Committed | Exception] = {}
     for add in adds:
         told = add.conversation
-        row = exceptions.get(told.log_id)
-        if row is None or row.came:
-            before = row.rating if row is not None else None
+        came, before = exceptions.get(told.log_id, (True, None))
+        if came:
             found[add.op_id] = Committed(add, True, True, told.outcome == "answered", before)
     return found
 

@@ -91,10 +91,12 @@ class Session:
         """Make it durable."""
         await self._cursor().execute(b"COMMIT")
 
-    async def at_once(self, steps: Sequence[Step]) -> list[Sequence[Any]]:
-        """Begin, run every step, commit, in one message; each step's rows."""
+    async def at_once(self, steps: Sequence[Step], *, named: bool = True) -> list[Sequence[Any]]:
+        """Begin, run every step, commit, in one message; each step's rows, ``named`` or plain."""
         around = self._cursor()
-        cursors = [self._cursor() for _ in steps]
+        cursors = [
+            self._cursor() if named else psycopg.AsyncCursor(self._connection) for _ in steps
+        ]
         async with self._connection.pipeline():
             await around.execute(_BEGIN.encode())
             await around.execute(_LIMITS.encode())

@@ -7,9 +7,9 @@ beside it; shorter bytes travel in it, as base64.
 Rules that keep concurrent batches from waiting in a circle: within a statement rows are locked
 in the order of their ids, and statements come in the order keys, dialogues, ratings, knowledge.
 
-A batch meets its rows by ``= ANY (ARRAY(…))``, which PostgreSQL takes for ten keys and answers by an
-index. For a join with what the JSON holds it guesses a hundred rows, and reads a young table from end
-to end, with all that its updates left behind.
+A batch meets its rows by ``= ANY (ARRAY(…))``, which PostgreSQL takes for ten keys and answers by
+an index. For a join with what the JSON holds it guesses a hundred rows, and reads a young table
+from end to end, with all that its updates left behind.
 """
 
 from __future__ import annotations
@@ -171,7 +171,8 @@ RECONCILE: Final = text(
         ORDER BY log_id, version DESC, op_id DESC
     ), {_COUNT_NEWEST}
     UPDATE voice_ratings SET joined = true, joined_at = clock_timestamp()
-    FROM newest JOIN voice_logs ON id = newest.log_id AND id = ANY (ARRAY(SELECT log_id FROM newest))
+    FROM newest JOIN voice_logs ON id = newest.log_id
+        AND id = ANY (ARRAY(SELECT log_id FROM newest))
     WHERE voice_ratings.log_id = newest.log_id AND NOT voice_ratings.joined
     """
 )
