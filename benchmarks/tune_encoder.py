@@ -3,10 +3,11 @@
     .venv/bin/python benchmarks/tune_encoder.py
 
 Two wordings of one intent, and a wording and its answer, are brought together; those of other
-intents in the batch are driven apart (InfoNCE: van den Oord et al., 2018, arXiv:1807.03748), as
-centred as ranking sees them. Taught are the scales of the upper layers' 4-bit blocks, their biases
-and normalisations (``answering/tuning.py`` says why). Wordings are also shown as they come from a
-phone: in small letters, without points, with a typo, with a word left out.
+intents in the batch, and questions that no answer of the company fits, are driven apart (InfoNCE:
+van den Oord et al., 2018, arXiv:1807.03748), as centred as ranking sees them. Taught are the scales
+of the upper layers' 4-bit blocks, their biases and normalisations (``answering/tuning.py`` says
+why). Wordings are also shown as they come from a phone: in small letters, without points, with a
+typo, with a word left out.
 
 Made from the two development domains, the sample company and the tuning part of the evaluation
 set: once from each alone, so that weights can be fitted on the one that an encoder has not seen
@@ -38,7 +39,7 @@ except ImportError:
     sys.exit("this needs PyTorch: .venv/bin/pip install torch, then try again")
 from benchmarks.e5_kernels import BLOCK, Tokens, dequantized, unpack
 from benchmarks.e5_kernels import Weights as Packed
-from benchmarks.fit_answering import TUNINGS, Texts, sample_classes, whiten
+from benchmarks.fit_answering import TUNINGS, Texts, development, sample_classes, whiten
 from torch import nn
 from torch.nn import functional
 
@@ -62,6 +63,8 @@ BATCH: Final = 32
 VARIANTS: Final = 4
 ENGLISH: Final = 0.2
 """How many of the batches are English: a language is never told from another by its letters."""
+OUTSIDE: Final = 16
+"""Questions out of scope in a Russian batch."""
 CLAUSE: Final = 0.25
 """How often a clause of the answer stands for the second wording."""
 TOKENS: Final = 1_024
@@ -80,22 +83,36 @@ class Intent(NamedTuple):
     answer: str
 
 
-def of_sample() -> list[Intent]:
-    """The sample company's."""
+class Domain(NamedTuple):
+    """A company: what it is asked, and what it cannot answer."""
+
+    intents: list[Intent]
+    outside: list[str]
+
+
+def of_sample() -> Domain:
+    """The sample company."""
     items = {item.item_id: item for item in sample_items()}
-    return [
-        Intent(items[name].language, [*dict.fromkeys(asked)], items[name].answer)
-        for name, asked in sample_classes().items()
-    ]
+    return Domain(
+        [
+            Intent(items[name].language, [*dict.fromkeys(asked)], items[name].answer)
+            for name, asked in sample_classes().items()
+        ],
+        [line["text"] for line in development() if not line["expects"]],
+    )
 
 
-def of_tuning() -> list[Intent]:
-    """Those of the evaluation set's tuning part."""
-    return [
-        Intent(language, [*intent.stream, *intent.test], intent.answer)
-        for language in ("ru", "en")
-        for intent in shipped("tuning", "full", language).intents
-    ]
+def of_tuning() -> Domain:
+    """The evaluation set's tuning part."""
+    companies = {language: shipped("tuning", "full", language) for language in ("ru", "en")}
+    return Domain(
+        [
+            Intent(language, [*intent.stream, *intent.test], intent.answer)
+            for language, company in companies.items()
+            for intent in company.intents
+        ],
+        [*companies["ru"].far, *companies["ru"].near],
+    )
 
 
 # -- as people write ------------------------------------------------------------------------
@@ -328,9 +345,7 @@ def lesson_of(intent: Intent, chance: random.Random) -> Lesson:
     )
 
 
-def taught(
-    packed: Packed, intents: Sequence[Intent], means: tuple[Matrix, Matrix], seed: int
-) -> Tuning:
+def taught(packed: Packed, domain: Domain, means: tuple[Matrix, Matrix], seed: int) -> Tuning:
     """What one lesson brings; ``means`` are what questions and answers are centred on."""
     chance = random.Random(seed)
     torch.manual_seed(seed)
@@ -339,9 +354,14 @@ def taught(
         layer.requires_grad_(False)
     model.norm.requires_grad_(False)
     lessons = {
-        language: [lesson_of(intent, chance) for intent in intents if intent.language == language]
-        for language in dict.fromkeys(intent.language for intent in intents)
+        language: [lesson_of(i, chance) for i in domain.intents if i.language == language]
+        for language in dict.fromkeys(intent.language for intent in domain.intents)
     }
+    strangers: list[Key] = [
+        ("query", form)
+        for text in domain.outside
+        for form in (text, *(as_typed(text, chance) for _ in range(VARIANTS - 1)))
+    ]
     questions, passages = (torch.tensor(mean) for mean in means)
     scales = [m.change for m in model.modules() if isinstance(m, Scaled)]
     others = [
@@ -357,14 +377,15 @@ def taught(
         pool = lessons["en" if english else "ru"]
         shown = [lesson.pair(chance) for lesson in chance.sample(pool, min(BATCH, len(pool)))]
         ones, others_, answers = zip(*shown, strict=True)
-        many = len(shown)
-        vectors = model([*ones, *others_, *answers])
-        one, other = (
-            functional.normalize(v - questions, dim=-1)
-            for v in (vectors[:many], vectors[many : 2 * many])
-        )
-        told = functional.normalize(vectors[2 * many :] - passages, dim=-1)
-        loss = _apart(one, other) + (_apart(one, told) + _apart(other, told)) / 2
+        outside = [] if english else chance.sample(strangers, OUTSIDE)
+        groups_ = [ones, others_, outside, answers]
+        vectors = model([key for group in groups_ for key in group])
+        *asked, told = vectors.split([len(group) for group in groups_])
+        one, other, aside = (functional.normalize(v - questions, dim=-1) for v in asked)
+        told = functional.normalize(told - passages, dim=-1)
+        loss = _apart(one, other, aside) + _apart(other, one, aside)
+        for question in (one, other):
+            loss = loss + (_apart(question, told) + _apart(told, question, aside)) / 2
         optimiser.zero_grad()
         loss.backward()
         nn.utils.clip_grad_norm_([*scales, *others], 1.0)
@@ -387,10 +408,11 @@ def _rate_at(step: int) -> float:
     return warm * (0.5 + 0.5 * math.cos(math.pi * min(1.0, step / STEPS))) + 1e-3
 
 
-def _apart(one: Any, other: Any) -> Any:
-    """InfoNCE both ways: each row of ``one`` belongs to that row of ``other``."""
-    alike, own = one @ other.T / TEMPERATURE, torch.arange(len(one))
-    return (functional.cross_entropy(alike, own) + functional.cross_entropy(alike.T, own)) / 2
+def _apart(ones: Any, others: Any, strangers: Any = None) -> Any:
+    """InfoNCE: each row of ``ones`` belongs to that row of ``others``, no ``strangers`` to any."""
+    near = others if strangers is None else torch.cat([others, strangers])
+    alike = ones @ near.T / TEMPERATURE
+    return functional.cross_entropy(alike, torch.arange(len(ones))) / 2
 
 
 def main() -> None:
@@ -405,14 +427,14 @@ def main() -> None:
     assert seen.passage_mean is not None
     means = (seen.query_mean, seen.passage_mean)
     packed = Packed()
-    domains = {"sample": of_sample(), "tuning": of_tuning()}
-    domains["both"] = domains["sample"] + domains["tuning"]
-    for name, intents in domains.items():
+    sample, tuning = of_sample(), of_tuning()
+    both = Domain(sample.intents + tuning.intents, sample.outside + tuning.outside)
+    for name, domain in (("sample", sample), ("tuning", tuning), ("both", both)):
         if only in (None, name):
             lessons = []
             for seed in SEEDS:
-                print(f"{name}: {len(intents)} intents, seed {seed}")
-                lessons.append(taught(packed, intents, means, seed))
+                print(f"{name}: {len(domain.intents)} intents, seed {seed}")
+                lessons.append(taught(packed, domain, means, seed))
             file = SHIPPED if name == "both" else TUNINGS / f"{name}.npz"
             file.parent.mkdir(exist_ok=True)
             save_tuning(file, mean_of(lessons))
