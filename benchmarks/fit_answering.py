@@ -52,7 +52,7 @@ from audiobot.answering.weights import (
     weights_file,
 )
 from audiobot.answering.whitening import NO_WHITENING, Whitening, save_whitening, unit
-from audiobot.domain import KnowledgeItem
+from audiobot.domain import KnowledgeItem, spoken_language
 from audiobot.ports import Encoder, Matrix
 from audiobot.proving.company import Company, Style, shipped
 from audiobot.proving.simulation import Arm, Bot, live
@@ -91,9 +91,6 @@ LEAST_TOLD: Final = 60
 """An error rate is believed on so many answers at least."""
 FOLDS: Final = 8
 SEEDS: Final = 3
-TOPICS: Final = 26
-"""How many things people ask a company: what may be told at an error rate hangs on it. So many does
-the held-out part have; the sample company, the other domain, has four times as many."""
 
 
 class Asked(NamedTuple):
@@ -144,10 +141,12 @@ class Texts(dict[tuple[Side, str], Matrix]):
             np.savez(self._cache, keys=keys, vectors=np.stack([*self.values()]))
 
 
-def development() -> list[dict[str, Any]]:
-    """Questions to the sample company, and others that it cannot answer; Russian."""
+def development(language: str = "ru") -> list[dict[str, Any]]:
+    """Questions to the sample company in a language, and others that it cannot answer."""
     lines = (HERE / "data" / "answering_dev.jsonl").read_text(encoding="utf-8").splitlines()
-    return [line for line in map(json.loads, lines) if line["kind"] != "english"]
+    return [
+        line for line in map(json.loads, lines) if spoken_language(line["text"]) in {language, None}
+    ]
 
 
 def sample_classes() -> dict[str, list[str]]:
@@ -207,20 +206,12 @@ class State(NamedTuple):
     asked: list[tuple[str, int | None]]
 
 
-def drawn(style: Style, seed: int) -> Company:
-    """A company of ``TOPICS`` intents of the tuning part, the same ones in each style."""
-    whole = shipped("tuning", style)
-    places = np.random.default_rng(seed).permutation(len(whole.intents))[:TOPICS]
-    chosen = tuple(whole.intents[place] for place in sorted(places))
-    return msgspec.structs.replace(whole, intents=chosen)
-
-
 def tuning_states() -> list[State]:
-    """Of the tuning part: full and terse answers, so many wordings taught; both uses kept apart."""
+    """The tuning part: full and terse answers, so many wordings taught; both uses kept apart."""
     states = []
     styles: tuple[Style, ...] = ("full", "terse")
     for style, seed, taught in itertools.product(styles, range(SEEDS), (0, 1, 3, 8, None)):
-        company = drawn(style, seed)
+        company = shipped("tuning", style)
         chance = np.random.default_rng([seed, taught or 9])
         items = []
         for intent in company.intents:
@@ -321,7 +312,7 @@ def judge_lives(texts: Texts, weights: Weights, whitening: Whitening, name: str)
     found = []
     styles: tuple[Style, ...] = ("full", "terse")
     for style, ratings, corrections in itertools.product(styles, (True, False), (True, False)):
-        company = drawn(style, 1)
+        company: Company = shipped("tuning", style)
         arm = Arm(
             name=f"{style}, lived, {ratings:d}{corrections:d}",
             ratings="honest" if ratings else "none",

@@ -11,10 +11,12 @@ typo, with a word left out.
 
 Made from the two development domains, the sample company and the tuning part of the evaluation
 set: once from each alone, so that weights can be fitted on the one that an encoder has not seen
-(``fit_answering.py``), and once from both, which is shipped. Each is the mean of lessons that
-differ by their seed alone (model soups: Wortsman et al., 2022, arXiv:2203.05482): about as good
-as the best of them, which nobody knows beforehand. The held-out part never comes near this file. It
-needs PyTorch (``pip install torch``), and with two cores an hour and a half.
+(``fit_answering.py``), and once from both, which is shipped. A batch is of one company and one
+language: what one company cannot answer another one can, and many things are asked of both. Each is
+the mean of lessons that differ by their seed alone (model soups: Wortsman et al., 2022,
+arXiv:2203.05482): about as good as the best of them, which nobody knows beforehand. The held-out
+part never comes near this file. It needs PyTorch (``pip install torch``), and with two cores forty
+minutes to an hour and a half.
 """
 
 from __future__ import annotations
@@ -64,7 +66,7 @@ VARIANTS: Final = 4
 ENGLISH: Final = 0.2
 """How many of the batches are English: a language is never told from another by its letters."""
 OUTSIDE: Final = 16
-"""Questions out of scope in a Russian batch."""
+"""Questions out of scope in a batch, where there are any."""
 CLAUSE: Final = 0.25
 """How often a clause of the answer stands for the second wording."""
 TOKENS: Final = 1_024
@@ -78,41 +80,46 @@ Key = tuple[Side, str]
 class Intent(NamedTuple):
     """What people ask of one thing, and what they are told."""
 
-    language: str
     questions: list[str]
     answer: str
 
 
 class Domain(NamedTuple):
-    """A company: what it is asked, and what it cannot answer."""
+    """A company in one language: what it is asked, and what it cannot answer."""
 
+    language: str
     intents: list[Intent]
     outside: list[str]
 
 
-def of_sample() -> Domain:
+def of_sample() -> list[Domain]:
     """The sample company."""
     items = {item.item_id: item for item in sample_items()}
-    return Domain(
-        [
-            Intent(items[name].language, [*dict.fromkeys(asked)], items[name].answer)
-            for name, asked in sample_classes().items()
-        ],
-        [line["text"] for line in development() if not line["expects"]],
-    )
+    return [
+        Domain(
+            language,
+            [
+                Intent([*dict.fromkeys(asked)], items[name].answer)
+                for name, asked in sample_classes().items()
+                if items[name].language == language
+            ],
+            [line["text"] for line in development(language) if not line["expects"]],
+        )
+        for language in ("ru", "en")
+    ]
 
 
-def of_tuning() -> Domain:
-    """The evaluation set's tuning part."""
+def of_tuning() -> list[Domain]:
+    """The evaluation set's tuning part; its questions out of scope are Russian."""
     companies = {language: shipped("tuning", "full", language) for language in ("ru", "en")}
-    return Domain(
-        [
-            Intent(language, [*intent.stream, *intent.test], intent.answer)
-            for language, company in companies.items()
-            for intent in company.intents
-        ],
-        [*companies["ru"].far, *companies["ru"].near],
-    )
+    return [
+        Domain(
+            language,
+            [Intent([*intent.stream, *intent.test], intent.answer) for intent in company.intents],
+            [*company.far, *company.near] if language == "ru" else [],
+        )
+        for language, company in companies.items()
+    ]
 
 
 # -- as people write ------------------------------------------------------------------------
@@ -345,7 +352,30 @@ def lesson_of(intent: Intent, chance: random.Random) -> Lesson:
     )
 
 
-def taught(packed: Packed, domain: Domain, means: tuple[Matrix, Matrix], seed: int) -> Tuning:
+class Course(NamedTuple):
+    """A domain in all the forms in which it is shown."""
+
+    language: str
+    lessons: list[Lesson]
+    outside: list[Key]
+
+
+def course_of(domain: Domain, chance: random.Random) -> Course:
+    """Forms of a domain."""
+    return Course(
+        domain.language,
+        [lesson_of(intent, chance) for intent in domain.intents],
+        [
+            ("query", form)
+            for text in domain.outside
+            for form in (text, *(as_typed(text, chance) for _ in range(VARIANTS - 1)))
+        ],
+    )
+
+
+def taught(
+    packed: Packed, domains: Sequence[Domain], means: tuple[Matrix, Matrix], seed: int
+) -> Tuning:
     """What one lesson brings; ``means`` are what questions and answers are centred on."""
     chance = random.Random(seed)
     torch.manual_seed(seed)
@@ -353,15 +383,7 @@ def taught(packed: Packed, domain: Domain, means: tuple[Matrix, Matrix], seed: i
     for layer in list(model.layers)[:FIRST]:
         layer.requires_grad_(False)
     model.norm.requires_grad_(False)
-    lessons = {
-        language: [lesson_of(i, chance) for i in domain.intents if i.language == language]
-        for language in dict.fromkeys(intent.language for intent in domain.intents)
-    }
-    strangers: list[Key] = [
-        ("query", form)
-        for text in domain.outside
-        for form in (text, *(as_typed(text, chance) for _ in range(VARIANTS - 1)))
-    ]
+    courses = [course_of(domain, chance) for domain in domains]
     questions, passages = (torch.tensor(mean) for mean in means)
     scales = [m.change for m in model.modules() if isinstance(m, Scaled)]
     others = [
@@ -373,19 +395,21 @@ def taught(packed: Packed, domain: Domain, means: tuple[Matrix, Matrix], seed: i
     model.train()
     started = time.monotonic()
     for step in range(1, STEPS + 1):
-        english = "en" in lessons and chance.random() < ENGLISH
-        pool = lessons["en" if english else "ru"]
-        shown = [lesson.pair(chance) for lesson in chance.sample(pool, min(BATCH, len(pool)))]
+        language = "en" if chance.random() < ENGLISH else "ru"
+        those = [course for course in courses if course.language == language]
+        (course,) = chance.choices(those, [len(each.lessons) for each in those])
+        many = min(BATCH, len(course.lessons))
+        shown = [lesson.pair(chance) for lesson in chance.sample(course.lessons, many)]
         ones, others_, answers = zip(*shown, strict=True)
-        outside = [] if english else chance.sample(strangers, OUTSIDE)
-        groups_ = [ones, others_, outside, answers]
-        vectors = model([key for group in groups_ for key in group])
-        *asked, told = vectors.split([len(group) for group in groups_])
+        outside = chance.sample(course.outside, min(OUTSIDE, len(course.outside)))
+        parts = [ones, others_, outside, answers]
+        vectors = model([key for part in parts for key in part])
+        *asked, told = vectors.split([len(part) for part in parts])
         one, other, aside = (functional.normalize(v - questions, dim=-1) for v in asked)
         told = functional.normalize(told - passages, dim=-1)
-        loss = _apart(one, other, aside) + _apart(other, one, aside)
+        loss = (_apart(one, other, aside) + _apart(other, one, aside)) / 2
         for question in (one, other):
-            loss = loss + (_apart(question, told) + _apart(told, question, aside)) / 2
+            loss = loss + (_apart(question, told) + _apart(told, question, aside)) / 4
         optimiser.zero_grad()
         loss.backward()
         nn.utils.clip_grad_norm_([*scales, *others], 1.0)
@@ -411,8 +435,7 @@ def _rate_at(step: int) -> float:
 def _apart(ones: Any, others: Any, strangers: Any = None) -> Any:
     """InfoNCE: each row of ``ones`` belongs to that row of ``others``, no ``strangers`` to any."""
     near = others if strangers is None else torch.cat([others, strangers])
-    alike = ones @ near.T / TEMPERATURE
-    return functional.cross_entropy(alike, torch.arange(len(ones))) / 2
+    return functional.cross_entropy(ones @ near.T / TEMPERATURE, torch.arange(len(ones)))
 
 
 def main() -> None:
@@ -428,13 +451,12 @@ def main() -> None:
     means = (seen.query_mean, seen.passage_mean)
     packed = Packed()
     sample, tuning = of_sample(), of_tuning()
-    both = Domain(sample.intents + tuning.intents, sample.outside + tuning.outside)
-    for name, domain in (("sample", sample), ("tuning", tuning), ("both", both)):
+    for name, domains in (("sample", sample), ("tuning", tuning), ("both", sample + tuning)):
         if only in (None, name):
             lessons = []
             for seed in SEEDS:
-                print(f"{name}: {len(domain.intents)} intents, seed {seed}")
-                lessons.append(taught(packed, domain, means, seed))
+                print(f"{name}: {sum(len(d.intents) for d in domains)} intents, seed {seed}")
+                lessons.append(taught(packed, domains, means, seed))
             file = SHIPPED if name == "both" else TUNINGS / f"{name}.npz"
             file.parent.mkdir(exist_ok=True)
             save_tuning(file, mean_of(lessons))
