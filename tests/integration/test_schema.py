@@ -142,11 +142,11 @@ def large(cluster: Cluster) -> Iterator[str]:
     cluster.drop_database(name)
 
 
-@pytest.fixture(scope="module")
-def young(cluster: Cluster) -> Iterator[str]:
-    """A database with 2,000 dialogues, each rated some times."""
+@pytest.fixture(scope="module", params=["as found", "analyzed"])
+def young(cluster: Cluster, request: pytest.FixtureRequest) -> Iterator[str]:
+    """A database with 2,000 dialogues, each rated some times; with and without its statistics."""
     name = cluster.create_database(template=template_of(cluster, migrate))
-    for table in ("voice_logs", "voice_ratings"):  # as it may be found, before its first visit
+    for table in ("voice_logs", "voice_ratings", "idempotency_keys"):
         cluster.execute(f"ALTER TABLE {table} SET (autovacuum_enabled = false)", name)
     cluster.execute(
         "INSERT INTO voice_logs (id, user_message, ai_response)"
@@ -162,6 +162,14 @@ def young(cluster: Cluster) -> Iterator[str]:
             " FROM given WHERE voice_logs.id = log_id",
             name,
         )
+    cluster.execute(
+        "INSERT INTO idempotency_keys (key, request, op_id, log_id, at)"
+        " SELECT uuid_send(gen_random_uuid()), '', gen_random_uuid(), gen_random_uuid(), now()"
+        " FROM generate_series(1, 2000)",
+        name,
+    )
+    if request.param == "analyzed":
+        cluster.execute("ANALYZE", name)
     yield name
     cluster.drop_database(name)
 
@@ -298,16 +306,12 @@ def test_each_query_uses_an_index(cluster: Cluster, large: str, query: str):
     assert scanned(found) == [], json.dumps(found, indent=1)
 
 
-@pytest.mark.parametrize("analyzed", [False, True])
-@pytest.mark.parametrize("query", ["add", "rate", "rate, careful", "reconcile"])
+@pytest.mark.parametrize("query", ["add", "known", "rate", "rate, careful", "reconcile"])
 def test_a_batch_meets_its_rows_by_an_index_in_a_young_table(
-    cluster: Cluster, young: str, query: str, analyzed: bool
+    cluster: Cluster, young: str, query: str
 ):
     with engine(cluster, young).connect() as connection:
-        if analyzed:
-            connection.execute(text("ANALYZE voice_logs, voice_ratings"))
         found = plan(connection, query)
-        connection.rollback()
     assert scanned(found) == [], json.dumps(found, indent=1)
 
 

@@ -84,11 +84,11 @@ def test_an_intent_is_asked_for_in_all_voices_and_both_uses(intent: str) -> None
 
 
 @pytest.mark.parametrize("intent", INTENTS)
-def test_no_template_of_an_intent_is_in_both_uses(intent: str) -> None:
-    templates = defaultdict(set)
+def test_no_frame_of_an_intent_is_in_both_uses(intent: str) -> None:
+    frames = defaultdict(set)
     for question in of_intent(intent):
-        templates[question["use"]].add(question["template"])
-    assert not templates["stream"] & templates["test"]
+        frames[question["use"]].add(question["template"])
+    assert not frames["stream"] & frames["test"]
 
 
 def templates(text: str) -> set[str]:

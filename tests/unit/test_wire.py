@@ -1,16 +1,20 @@
-"""Headers read as their RFCs have them, spaces and parameters included."""
+"""Headers read as their RFCs have them, and who calls an endpoint."""
 
 from __future__ import annotations
 
 import json
 
 import pytest
+from fastapi import APIRouter, FastAPI
+from fastapi.routing import APIRoute
 from starlette.requests import Request
+from starlette.responses import Response
+from starlette.testclient import TestClient
 
 from audiobot.errors import MalformedRequest
 from audiobot.http.access import language_of
 from audiobot.http.schemas import ProcessRequest
-from audiobot.http.wire import read_json
+from audiobot.http.wire import RequestRoute, read_body, read_json
 
 
 def request(**headers: str) -> Request:
@@ -60,3 +64,25 @@ async def test_json_is_json_whatever_parameters_come_with_it(kind: str) -> None:
 async def test_another_charset_is_refused_wherever_it_stands(kind: str) -> None:
     with pytest.raises(MalformedRequest):
         await read_json(request(content_type=kind), ProcessRequest)
+
+
+def test_an_endpoint_of_the_request_alone_is_called_by_starlette():
+    router = APIRouter(route_class=RequestRoute)
+
+    @router.post("/plain")
+    async def plain(request: Request) -> Response:
+        return Response(await read_body(request))
+
+    @router.get("/resolved")
+    async def resolved(request: Request, name: str) -> Response:
+        return Response(f"{request.method} {name}")
+
+    handlers = [route.app.__module__ for route in router.routes if isinstance(route, APIRoute)]
+    assert handlers == ["starlette.routing", "fastapi.routing"]
+    app = FastAPI()
+    app.router.routes.extend(router.routes)
+    with TestClient(app) as client:
+        assert client.post("/plain", content=b"as it is").text == "as it is"
+        assert client.get("/resolved", params={"name": "resolved"}).text == "GET resolved"
+        assert client.get("/resolved").status_code == 422
+        assert client.get("/plain").status_code == 405

@@ -17,7 +17,7 @@ from typing import Any, Final
 import psycopg
 from psycopg.abc import Buffer
 from psycopg.adapt import Loader
-from psycopg.rows import namedtuple_row
+from psycopg.rows import AsyncRowFactory, namedtuple_row, tuple_row
 from sqlalchemy import TextClause
 from sqlalchemy.dialects.postgresql.psycopg import PGDialect_psycopg
 
@@ -72,8 +72,8 @@ class Session:
     def __init__(self, connection: psycopg.AsyncConnection[Any]) -> None:
         self._connection = connection
 
-    def _cursor(self) -> psycopg.AsyncCursor[Any]:
-        return psycopg.AsyncCursor(self._connection, row_factory=namedtuple_row)
+    def _cursor(self, rows: AsyncRowFactory[Any] = namedtuple_row) -> psycopg.AsyncCursor[Any]:
+        return psycopg.AsyncCursor(self._connection, row_factory=rows)
 
     async def begin(self) -> None:
         """Begin, with limits on time and on waiting for locks."""
@@ -94,9 +94,7 @@ class Session:
     async def at_once(self, steps: Sequence[Step], *, named: bool = True) -> list[Sequence[Any]]:
         """Begin, run every step, commit, in one message; each step's rows, ``named`` or plain."""
         around = self._cursor()
-        cursors = [
-            self._cursor() if named else psycopg.AsyncCursor(self._connection) for _ in steps
-        ]
+        cursors = [self._cursor(namedtuple_row if named else tuple_row) for _ in steps]
         async with self._connection.pipeline():
             await around.execute(_BEGIN.encode())
             await around.execute(_LIMITS.encode())

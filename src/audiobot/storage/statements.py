@@ -7,9 +7,9 @@ beside it; shorter bytes travel in it, as base64.
 Rules that keep concurrent batches from waiting in a circle: within a statement rows are locked
 in the order of their ids, and statements come in the order keys, dialogues, ratings, knowledge.
 
-A batch meets its rows by ``= ANY (ARRAY(…))``, which PostgreSQL takes for ten keys and answers by
-an index. For a join with what the JSON holds it guesses a hundred rows, and reads a young table
-from end to end, with all that its updates left behind.
+Ratings and keys meet their rows by ``= ANY (ARRAY(…))``, which PostgreSQL takes for ten keys and
+answers by an index. For a join with what the JSON holds it guesses a hundred rows, and reads a
+young table from end to end, with all that its updates left behind.
 """
 
 from __future__ import annotations
@@ -58,8 +58,8 @@ REMEMBER: Final = text(
 
 KNOWN: Final = text(
     "SELECT key, request, op_id, log_id, at FROM idempotency_keys"
-    " WHERE key IN (SELECT decode(value, 'base64')"
-    " FROM json_array_elements_text(cast(:keys AS json)) AS each (value))"
+    " WHERE key = ANY (ARRAY(SELECT decode(value, 'base64')"
+    " FROM json_array_elements_text(cast(:keys AS json)) AS each (value)))"
 )
 
 ADD: Final = text(
