@@ -26,8 +26,7 @@ class GroupCommit:
     ``run`` gets at most ``most`` operations and returns a result or an exception for each, in
     order; what it raises is every caller's. It is called with none every ``idle`` seconds when
     that is given. ``follow`` hears of every commit before its caller does, ``meter`` of each batch
-    that ``home`` took. Who holds ``pause`` sees no batch on its way. With ``keep`` a caller who
-    gives up withdraws nothing.
+    that ``home`` took. Who holds ``pause`` sees no batch on its way.
     """
 
     def __init__(
@@ -37,7 +36,6 @@ class GroupCommit:
         *,
         idle: float | None = None,
         most: int = MAX_BATCH,
-        keep: bool = False,
         home: Durability = "journal",
         meter: Meter = NO_METER,
     ) -> None:
@@ -45,7 +43,6 @@ class GroupCommit:
         self._follow = follow
         self._idle = idle
         self._most = most
-        self._keep = keep
         self._home: Durability = home
         self._meter = meter
         self._waiting: dict[asyncio.Future[Committed], Operation] = {}
@@ -83,9 +80,9 @@ class GroupCommit:
     def submit(self, operation: Operation) -> asyncio.Future[Committed]:
         """Hand an operation in; the future ends with its commit.
 
-        Whoever cancels the future gives up the answer; an operation that is still waiting is
-        then not committed at all (unless ``keep``), one that has left is. Whoever gives it an
-        error takes the operation elsewhere: nobody here follows it any more.
+        Whoever cancels the future gives up the answer and withdraws nothing. Whoever gives it an
+        error takes the operation elsewhere: it does not leave any more, and if it has, nobody
+        here follows it.
         """
         if self._closing:
             raise StorageUnavailable("shutting_down")
@@ -134,7 +131,7 @@ class GroupCommit:
         while self._waiting and len(batch) < self._most:
             future = next(iter(self._waiting))
             operation = self._waiting.pop(future)
-            if self._keep or not future.done():
+            if not future.done() or future.cancelled():
                 batch.append((future, operation))
         return batch
 

@@ -144,7 +144,6 @@ class LocalStore:
             self._commit_batch,
             self._follow,
             idle=_TICK_SECONDS,
-            keep=True,
             home="journal",
             meter=meter,
         )

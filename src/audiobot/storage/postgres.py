@@ -296,7 +296,7 @@ class PostgresStore:
         bound = seconds or self.write_seconds
         deadline = future.get_loop().call_later(bound, _miss, future)
         try:
-            return await asyncio.shield(future)
+            return await future
         finally:
             deadline.cancel()
 
