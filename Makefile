@@ -49,7 +49,7 @@ soak: develop ## random faults for ten minutes and more, every sequence by its s
 metrics: develop ## write docs/metrics.md from the metrics themselves
 	@$(BIN)/python scripts/metrics.py
 
-encoder: develop ## teach the encoder on the development set, before `make weights` (needs PyTorch, an hour and a half)
+encoder: develop ## teach the encoder on the development set, before `make weights` (needs PyTorch, half an hour or more)
 	@$(BIN)/python benchmarks/tune_encoder.py
 
 weights: develop ## fit the answerer's weights on the development set

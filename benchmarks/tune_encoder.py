@@ -15,8 +15,8 @@ set: once from each alone, so that weights can be fitted on the one that an enco
 language: what one company cannot answer another one can, and many things are asked of both. Each is
 the mean of lessons that differ by their seed alone (model soups: Wortsman et al., 2022,
 arXiv:2203.05482): about as good as the best of them, which nobody knows beforehand. The held-out
-part never comes near this file. It needs PyTorch (``pip install torch``), and with two cores forty
-minutes to an hour and a half.
+part never comes near this file. It needs PyTorch (``pip install torch``), and with two cores half
+an hour to an hour and a half.
 """
 
 from __future__ import annotations
