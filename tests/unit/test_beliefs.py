@@ -42,6 +42,18 @@ def test_stars_speak_for_and_against_and_three_say_nothing() -> None:
     assert values[0] < values[1] < 0.0 == values[2] < values[3] < values[4]
 
 
+def test_few_voices_count_in_part_and_one_that_repeats_itself_is_one() -> None:
+    raters = Raters()
+    verdict = raters.verdict("new", 5)
+
+    def from_raters(*names: str) -> float:
+        return support(*(said(5, name) for name in names), raters=raters) / verdict
+
+    assert from_raters("a") == from_raters("a", "a", "a") == pytest.approx(1 / 1.5)
+    assert from_raters("a", "b", "c") == pytest.approx(3 / 3.5)
+    assert from_raters(*map(str, range(100))) > 0.99
+
+
 def test_who_always_gives_five_stars_says_next_to_nothing() -> None:
     lavish, fair = Raters(), Raters()
     for _ in range(50):
