@@ -15,6 +15,14 @@ TOKEN = "operator-token-Hedgehog-42"
 SAVED = "Сохранено: бот ответит так на 3 вопроса."
 
 
+def answered(desk: Desk, question: str) -> None:
+    """Answer a question's group, and see it kept."""
+    desk.open_group(question)
+    desk.answer.fill(ANSWER)
+    desk.save.click()
+    expect(desk.notice).to_contain_text(SAVED)
+
+
 def test_a_question_is_fixed_in_three_clicks_and_answered_from_then_on(
     desk: Desk, question: str
 ) -> None:
@@ -127,10 +135,7 @@ def test_who_saved_an_answer_hears_when_a_colleague_withdraws_it(desk: Desk, que
     other = "Где мне взять справку о доходах для банка?"
     desk.server.ask(other)
     desk.open()
-    desk.open_group(question)
-    desk.answer.fill(ANSWER)
-    desk.save.click()
-    expect(desk.notice).to_contain_text(SAVED)
+    answered(desk, question)
     # A look that finds nothing, or fails, disturbs nobody who types on.
     desk.open_group(other)
     expect(desk.answer).to_be_focused()
@@ -149,10 +154,7 @@ def test_who_saved_an_answer_hears_when_a_colleague_withdraws_it(desk: Desk, que
 def test_a_changed_answer_is_watched_and_ones_own_words_are_no_news(
     desk: Desk, open_desk: OpenDesk, question: str
 ) -> None:
-    desk.open_group(question)
-    desk.answer.fill(ANSWER)
-    desk.save.click()
-    expect(desk.notice).to_contain_text(SAVED)
+    answered(desk, question)
     desk.page.clock.install()
     desk.open("/console/answers")
     watches = desk.page.locator(".watch")
@@ -183,10 +185,7 @@ def test_who_opens_what_was_answered_meanwhile_is_told_so(
     desk: Desk, open_desk: OpenDesk, question: str
 ) -> None:
     other = open_desk(desk.server)
-    desk.open_group(question)
-    desk.answer.fill(ANSWER)
-    desk.save.click()
-    expect(desk.notice).to_contain_text(SAVED)
+    answered(desk, question)
     other.opener(question).click()
     expect(other.card(question)).to_contain_text("На этот вопрос уже ответили")
 
@@ -205,10 +204,7 @@ def test_what_was_typed_outlives_a_closed_card_and_a_reload(desk: Desk, question
 def test_a_draft_over_a_colleagues_later_answer_is_told_of_it(
     desk: Desk, open_desk: OpenDesk, question: str
 ) -> None:
-    desk.open_group(question)
-    desk.answer.fill(ANSWER)
-    desk.save.click()
-    expect(desk.notice).to_contain_text(SAVED)
+    answered(desk, question)
     desk.open("/console/answers")
     edit = desk.card(question).get_by_role("button", name="Изменить")
     edit.click()
@@ -245,10 +241,7 @@ def test_without_a_connection_the_answer_stays_and_a_sentence_says_so(
 
 
 def test_answers_are_edited_withdrawn_and_restored(desk: Desk, question: str) -> None:
-    desk.open_group(question)
-    desk.answer.fill(ANSWER)
-    desk.save.click()
-    expect(desk.notice).to_contain_text(SAVED)
+    answered(desk, question)
     desk.page.get_by_role("link", name="Ответы").click()
     card = desk.card(question)
     card.get_by_role("button", name="Изменить").click()
