@@ -62,6 +62,8 @@ class Desk:
         """Open the card of a question; returns the card with its form."""
         self.press(self.opener(question))
         expect(self.card(question).locator(".editor")).to_be_visible()
+        # Seen a moment before it is open: keys pressed in between are not the card's yet.
+        expect(self.opener(question)).to_have_attribute("aria-expanded", "true")
         return self.card(question)
 
     # -- what one sees
