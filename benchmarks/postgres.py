@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import argparse
 import asyncio
+import contextlib
 import random
 import statistics
 import sys
@@ -17,7 +18,7 @@ import threading
 import time
 import uuid
 from collections import defaultdict
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).parent.parent))
@@ -29,7 +30,7 @@ from benchmarks.harness import SEED, Figure, keep, quantile
 from tests.conformance.hybrid import dialogues_in, hybrid
 from tests.conformance.local import opened
 from tests.postgres import Cluster
-from tests.servers import serving
+from tests.servers import Server, serving
 
 from audiobot.storage.dsn import parse_dsn
 from audiobot.storage.postgres import PostgresStore
@@ -56,31 +57,46 @@ def generate(cluster: Cluster, database: str, rows: int, rated: float) -> None:
         connection.execute("ANALYZE")
 
 
-async def statistics_figures(cluster: Cluster, rows: int) -> dict[str, float]:
-    """p50 and p95 of get_stats over ``rows`` dialogues, and of the bare recount."""
+async def folded(cluster: Cluster, name: str) -> None:
+    """Let housekeeping fold the summary of what was generated at once, as it does by and by."""
+    store = PostgresStore(parse_dsn(cluster.dsn(name)))
+    while cluster.execute("SELECT count(*) FROM voice_log_counts", name)[0][0] > 20_000:
+        await store.keep_house()
+    await store.close()
+
+
+def statistics_figures(cluster: Cluster, rows: int, folder: Path) -> dict[str, float]:
+    """p50 and p95 of the statistics over ``rows`` dialogues by HTTP, and of the bare recount."""
     with cluster.database() as name:
-        dsn = parse_dsn(cluster.dsn(name))
-        upgrade(dsn)
+        upgrade(parse_dsn(cluster.dsn(name)))
         generate(cluster, name, rows, 0.3)
-        store = PostgresStore(dsn)
-        store.start()
-        while cluster.execute("SELECT count(*) FROM voice_log_counts", name)[0][0] > 20_000:
-            await store.keep_house()
-        times = []
-        for _ in range(300):
+        asyncio.run(folded(cluster, name))
+        with in_postgres(cluster, name, folder / "statistics") as server:
+            times = []
+            for _ in range(300):
+                started = time.perf_counter()
+                told = server.client.get("/api/learning/stats").raise_for_status()
+                times.append(1_000 * (time.perf_counter() - started))
             started = time.perf_counter()
-            stats, _ = await store.stats()
-            times.append(1_000 * (time.perf_counter() - started))
-        started = time.perf_counter()
-        counted = cluster.execute("SELECT count(*), count(rating) FROM voice_logs", name)[0]
-        recount = 1_000 * (time.perf_counter() - started)
-        assert (stats.total_interactions, stats.rated_interactions) == counted
-        await store.close()
+            counted = cluster.execute("SELECT count(*), count(rating) FROM voice_logs", name)[0]
+            recount = 1_000 * (time.perf_counter() - started)
+            stats = told.json()
+            assert (stats["total_interactions"], stats["rated_interactions"]) == counted
     return {
         f"statistics over {rows:,} rows p50, ms": round(statistics.median(times), 2),
         f"statistics over {rows:,} rows p95, ms": round(quantile(times, 0.95), 2),
         "the same by counting rows, ms": round(recount, 1),
     }
+
+
+@contextlib.contextmanager
+def in_postgres(cluster: Cluster, name: str, folder: Path) -> Iterator[Server]:
+    """A real server on a database, by the time it uses it."""
+    settings = {"DATABASE_URL": cluster.dsn(name), "AUDIOBOT_KNOWLEDGE": "none"}
+    with serving(folder, **settings) as server:
+        server.wait_for_meaning(120)
+        server.wait_for_mode("postgres")
+        yield server
 
 
 def export_figures(cluster: Cluster, rows: int, folder: Path) -> dict[str, float]:
@@ -89,14 +105,8 @@ def export_figures(cluster: Cluster, rows: int, folder: Path) -> dict[str, float
         upgrade(parse_dsn(cluster.dsn(name)))
         generate(cluster, name, rows, 1.1)
         cluster.execute("UPDATE voice_logs SET rating = 5", name)
-        settings = {"DATABASE_URL": cluster.dsn(name), "AUDIOBOT_KNOWLEDGE": "none"}
-        with serving(folder / "export", **settings) as server:
-            server.wait_for_meaning(120)
+        with in_postgres(cluster, name, folder / "export") as server:
             process = psutil.Process(server.process.pid)
-            deadline = time.monotonic() + 30
-            while server.health()["storage"]["mode"] != "postgres":
-                assert time.monotonic() < deadline
-                time.sleep(0.1)
             done = threading.Event()
 
             def knock(knocks: list[float], turns: list[float]) -> None:
@@ -226,7 +236,7 @@ def main() -> None:
                 folder = Path(made)
                 measured = asyncio.run(growing_figures(cluster, arguments.operations, folder))
                 measured |= export_figures(cluster, arguments.export, folder)
-                measured |= asyncio.run(statistics_figures(cluster, arguments.rows))
+                measured |= statistics_figures(cluster, arguments.rows, folder)
             for name, value in measured.items():
                 figures[name].append(value)
         version = cluster.execute("SHOW server_version")[0][0]

