@@ -4,7 +4,8 @@
 
 Two servers, one in memory mode and one in PostgreSQL mode, each under 60 calls a second: turns
 from a pool of questions and new ones, 40 % ratings, and now and then statistics, health, metrics
-and an export.
+and an export. Compared are the medians of the sixth minute and of the last one; a call that
+fails ends the run.
 """
 
 from __future__ import annotations
@@ -12,6 +13,7 @@ from __future__ import annotations
 import argparse
 import asyncio
 import random
+import statistics
 import sys
 import tempfile
 import time
@@ -28,23 +30,28 @@ from benchmarks.throughput import POOL, questions, running
 from tests.servers import Server
 
 PER_SECOND = 60
+LOOK_SECONDS = 5
 WARM_SECONDS = 300
+MINUTE = 60
+
+Curve = list[tuple[float, float]]
+"""Seconds since the start, megabytes."""
 
 
-async def live(
-    server: Server, seconds: float, seed: int, samples: list[tuple[float, float]]
-) -> None:
-    """Calls at an even rate until ``seconds`` have passed; ``samples`` get (time, megabytes)."""
+async def live(server: Server, seconds: float, seed: int, samples: Curve) -> float:
+    """Calls at an even rate until ``seconds`` have passed; how many there were a second."""
     chance, process = random.Random(seed), psutil.Process(server.process.pid)
     pool = [str(q["message"]) for q in questions(POOL, SEED)]
     ids: list[str] = []
     began, calls = time.monotonic(), 0
-    tasks: set[asyncio.Task[None]] = set()
     # A connection is let go of before the server does: it would close some under a call.
     limits = httpx.Limits(keepalive_expiry=2)
-    async with httpx.AsyncClient(
-        base_url=server.address, timeout=60, trust_env=False, limits=limits
-    ) as client:
+    async with (
+        httpx.AsyncClient(
+            base_url=server.address, timeout=60, trust_env=False, limits=limits
+        ) as client,
+        asyncio.TaskGroup() as group,
+    ):
 
         async def call(number: int) -> None:
             if number % 600 == 0:
@@ -63,24 +70,24 @@ async def live(
                 del ids[:-2_000]
 
         while (now := time.monotonic() - began) < seconds:
-            if calls % (10 * PER_SECOND) == 0:
-                samples.append((now, process.memory_info().rss / 1e6))
-            task = asyncio.create_task(call(calls))
-            tasks.add(task)
-            task.add_done_callback(lambda ended: (tasks.discard(ended), ended.result()))
+            if calls % (LOOK_SECONDS * PER_SECOND) == 0:
+                samples.append((round(now, 1), process.memory_info().rss / 1e6))
+            group.create_task(call(calls))
             calls += 1
             await asyncio.sleep(max(0.0, calls / PER_SECOND - (time.monotonic() - began)))
-        if tasks:
-            await asyncio.wait(tasks)
-        samples.append((time.monotonic() - began, process.memory_info().rss / 1e6))
+        return round(calls / now, 1)
 
 
-async def both(servers: list[Server], seconds: float) -> list[list[tuple[float, float]]]:
-    """The same load on every server at once."""
-    taken: list[list[tuple[float, float]]] = [[] for _ in servers]
+def middle(samples: Curve, begin: float, end: float) -> float:
+    """The median between two moments, in megabytes."""
+    return statistics.median(megabytes for at, megabytes in samples if begin <= at < end)
+
+
+async def both(servers: list[Server], seconds: float) -> tuple[list[Curve], list[float]]:
+    """The same load on every server at once: what each took, and how many calls a second it had."""
+    taken: list[Curve] = [[] for _ in servers]
     loads = [live(s, seconds, SEED + i, taken[i]) for i, s in enumerate(servers)]
-    await asyncio.gather(*loads)
-    return taken
+    return taken, await asyncio.gather(*loads)
 
 
 def main() -> None:
@@ -91,18 +98,19 @@ def main() -> None:
     modes = ("memory", "postgres")
     with tempfile.TemporaryDirectory() as made, ExitStack() as stack:
         servers = [stack.enter_context(running(mode, Path(made))) for mode in modes]
-        taken = uvloop.run(both(servers, seconds))
+        taken, rates = uvloop.run(both(servers, seconds))
     figures = []
     for mode, samples in zip(modes, taken, strict=True):
         figure = Figure(
             f"resident memory after {seconds / 60:g} min of mixed load, {mode} mode", "MB", 1.05,
             limit_name="after 5 min",
         )  # fmt: skip
-        warm = next((megabytes for at, megabytes in samples if at >= WARM_SECONDS), samples[0][1])
-        figure.add(samples[-1][1], warm)
+        warm = min(WARM_SECONDS, seconds / 2)
+        figure.add(middle(samples, seconds - MINUTE, seconds), middle(samples, warm, warm + MINUTE))
         figures.append(figure)
     if seconds >= 1_800:
-        keep("steady_memory", figures, curves=dict(zip(modes, taken, strict=True)))
+        curves, kept = dict(zip(modes, taken, strict=True)), dict(zip(modes, rates, strict=True))
+        keep("steady_memory", figures, curves=curves, calls_a_second=kept)
 
 
 if __name__ == "__main__":
