@@ -37,7 +37,7 @@ from audiobot.domain import ModelMetrics, utc_now
 from audiobot.errors import AudioBotError, SetupError, Unavailable
 from audiobot.http.access import Access, is_loopback
 from audiobot.http.app import create_app
-from audiobot.http.protocol import BoundedProtocol
+from audiobot.http.protocol import bounded
 from audiobot.http.services import LearningState, Services, SystemSample
 from audiobot.messages import sentence, state_sentence
 from audiobot.ports import NO_METER, ChangeMark, Imported, Meter
@@ -341,6 +341,7 @@ def _take_gauges(core: Core, metrics: Metrics) -> None:
     metrics.model_usable.set(model is not None and model.usable)
     metrics.encoder_ready.set(core.answerer.ready)
     metrics.embedding_queue.set(core.embedding.waiting)
+    metrics.search_queue.set(core.answerer.searches)
 
 
 @asynccontextmanager
@@ -535,7 +536,7 @@ async def _serve(
             lifespan="off",
             proxy_headers=False,
             timeout_graceful_shutdown=GRACE_SECONDS,
-            http=BoundedProtocol,
+            http=bounded(lambda reason: services.metrics.refused[reason].inc()),
         )
         # uvicorn raises the signal that stopped it once more after serving; the second
         # one must find us closing the journal, not dead.

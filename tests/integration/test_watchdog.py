@@ -67,7 +67,7 @@ def a_day(server: Server, proxy: Proxy | None) -> None:
         assert client.post("/api/knowledge/a.csv", content=TABLE.encode()).is_success
         time.sleep(1)
         assert client.get("/api/learning/export?min_rating=1").is_success
-        for path in ("/api/health", "/api/metrics", "/api/learning/stats", "/"):
+        for path in ("/api/health", "/api/metrics", "/api/learning/stats", "/", "/console"):
             assert client.get(path).is_success
         if proxy is not None:
             proxy.refuse()
@@ -120,7 +120,7 @@ def test_nothing_blocks_the_loop_over_postgres_and_across_a_switch(
     tmp_path: Path, report: Path, cluster: Cluster, database: str
 ) -> None:
     with Proxy(cluster.host, cluster.port) as proxy:
-        dsn = cluster.dsn(database, host=proxy.host, port=proxy.port)
+        dsn = cluster.dsn(database, host="localhost", port=proxy.port)  # a name: it is looked up
         with serving(tmp_path / "data", DATABASE_URL=dsn) as server:
             server.wait_for_mode("postgres")
             server.wait_for_meaning()

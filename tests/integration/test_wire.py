@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import json
+import re
 import select
 import signal
 import time
@@ -77,6 +78,19 @@ def test_many_small_requests_in_one_piece_are_no_large_head(shared: Server) -> N
 
 def test_what_is_no_http_is_refused_in_the_form_of_every_error(shared: Server) -> None:
     assert_error(send(shared, b"\x16\x03\x01\x02\x00\r\n\r\n"), 400, "bad_request")
+
+
+@pytest.mark.parametrize("reason", ["bad_request", "head_too_large"])
+def test_what_is_refused_below_the_application_is_counted(shared: Server, reason: str) -> None:
+    def counted() -> float:
+        told = shared.client.get("/api/metrics").text
+        return float(re.search(rf'requests_refused_total.reason="{reason}". (\S+)', told)[1])
+
+    before = counted()
+    long = b"X-Long: " + b"a" * (40 << 10)
+    sent = {"bad_request": b"\x16\x03\r\n\r\n", "head_too_large": head(PROCESS, long)}
+    assert_error(send(shared, sent[reason]), {"bad_request": 400}.get(reason, 431), reason)
+    assert counted() == before + 1
 
 
 @asynccontextmanager

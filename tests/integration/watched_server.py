@@ -15,7 +15,7 @@ import threading
 import time
 from pathlib import Path
 
-SLOW_SECONDS = 0.1
+SLOW_SECONDS = 0.05
 WATCHING = "the loop is watched"
 """What is written down first: a report without it is not of a loop that this file sees."""
 

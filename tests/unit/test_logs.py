@@ -7,6 +7,8 @@ import gc
 import io
 import json
 import logging
+import sys
+import threading
 from collections.abc import Iterator
 
 import pytest
@@ -14,6 +16,13 @@ import pytest
 from audiobot.telemetry import configure_logging, get_logger, watch_loop
 
 SAID = "Квартира 12, Анна Петровна"
+
+
+@pytest.fixture(autouse=True)
+def hooks(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Let Python's hooks be again what they were before the test."""
+    monkeypatch.setattr(sys, "unraisablehook", sys.unraisablehook)
+    monkeypatch.setattr(threading, "excepthook", threading.excepthook)
 
 
 @pytest.fixture
@@ -63,6 +72,24 @@ async def test_what_nobody_caught_is_told_so_too(written: io.StringIO) -> None:
     assert line["event"] == "Task exception was never retrieved"
     for word in ("ExceptionGroup", "KeyError", "in said"):
         assert word in line["exception"]
+    assert "Анна" not in written.getvalue()
+
+
+def test_what_ends_a_thread_or_a_finalizer_is_told_so_too(written: io.StringIO) -> None:
+    thread = threading.Thread(target=fail)
+    thread.start()
+    thread.join()
+
+    class Fragile:
+        def __del__(self) -> None:
+            fail()
+
+    Fragile()
+    gc.collect()
+    lines = [json.loads(line) for line in written.getvalue().splitlines()]
+    assert len(lines) == 2
+    assert all("KeyError" in line["exception"] for line in lines)
+    assert all("in fail" in line["exception"] for line in lines)
     assert "Анна" not in written.getvalue()
 
 

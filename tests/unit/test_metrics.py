@@ -6,15 +6,18 @@ import json
 import subprocess
 import sys
 from pathlib import Path
+from unittest.mock import MagicMock
 
 import pytest
 from prometheus_client.parser import text_string_to_metric_families
 
 from audiobot.domain import StorageStatus, utc_now
+from audiobot.http.app import create_app
 from audiobot.ports import NO_METER, Meter
 from audiobot.telemetry import Metrics, MetricsMeter, SharedFiles
 from audiobot.telemetry.logs import Sparing
 
+ANY_METHOD = ("GET", "POST", "HEAD", "OPTIONS", "PUT", "DELETE", "PATCH", "BREW")
 _WORKER = """
 import sys
 from pathlib import Path
@@ -196,13 +199,20 @@ def test_the_files_are_allocated_before_and_hold_every_series_that_can_be(
 ) -> None:
     sizes = {path: path.stat() for path in shared.directory.iterdir()}
     assert all(place.st_blocks * 512 >= place.st_size for place in sizes.values())
+    routes = create_app(MagicMock(cors_origins=())).router.routes
+    every = [(r.path, method) for r in routes for method in getattr(r, "methods", None) or ["GET"]]
+    every += [("unmatched", method) for method in ANY_METHOD]
+    assert len(every) > 50
+    strangers = [(r.path, method) for r in routes for method in ANY_METHOD]
     worker(
         shared.directory,
         0,
-        "for endpoint in range(25):\n"
-        "  for method in ('GET', 'POST', 'HEAD', 'OTHER')[: 2 + endpoint % 3]:\n"
-        "    for code in (200, 400, 401, 404, 405, 413, 422, 429, 499, 503)[:8]:\n"
-        "      metrics.observe_request(method, '/api/some/endpoint/' + str(endpoint), code, .1)\n",
+        f"for endpoint, method in {every}:\n"
+        "  for code in (200, 204, 303, 304, 400, 401, 403, 404, 409, 413, 415, 422, 429, 499, 500,"
+        " 503, 507):\n"
+        "    metrics.observe_request(method, endpoint, code, .1)\n"
+        f"for endpoint, method in {strangers}:\n"
+        "  metrics.observe_request(method, endpoint, 405, .1)\n",
     )
     after = {path: path.stat() for path in shared.directory.iterdir()}
     assert {p: s.st_size for p, s in after.items()} == {p: s.st_size for p, s in sizes.items()}

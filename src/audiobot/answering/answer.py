@@ -93,6 +93,11 @@ class KnowledgeAnswerer:
         self._fit_thread = OneThread("fit")
 
     @property
+    def searches(self) -> int:
+        """How much waits for the search thread: questions to be ranked, ratings to be learned."""
+        return self._search_thread.waiting
+
+    @property
     def version(self) -> str:
         """The ranking's, and the names of what it knows and of what raters taught it."""
         mind = self._mind

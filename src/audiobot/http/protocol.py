@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import asyncio
 import resource
+from collections.abc import Callable
 from functools import cache
 from typing import Any, Final
 
@@ -15,6 +16,7 @@ import msgspec
 from uvicorn.protocols.http.httptools_impl import STATUS_LINE, HttpToolsProtocol
 
 from audiobot.messages import sentence
+from audiobot.ports import Refusal
 
 MAX_HEAD: Final = 32 << 10
 """Bytes of a request's head: what nginx takes by default, and no browser sends more."""
@@ -45,6 +47,8 @@ class BoundedProtocol(HttpToolsProtocol):
     one connection too many; after any of them the connection ends.
     """
 
+    told: Callable[[Refusal], None] | None = None
+    """Hears of each refusal."""
     max_head = MAX_HEAD
     wait_seconds = WAIT_SECONDS
     linger_seconds = _LINGER_SECONDS
@@ -178,13 +182,15 @@ class BoundedProtocol(HttpToolsProtocol):
         if not self._refused:
             self._refuse(400, "bad_request")
 
-    def _refuse(self, status: int, code: str) -> None:
+    def _refuse(self, status: int, code: Refusal) -> None:
         """Say why, if nothing else is being said, and end; what still comes is thrown away."""
         self._refused = True
         self._stop_timer()
         self._unset_keepalive_if_required()
         if self.transport.is_closing():
             return
+        if self.told is not None:
+            self.told(code)
         cycle = self.cycle
         answering = cycle is not None and not cycle.response_complete
         # In the midst of a reply, or with an earlier request's reply to come, silence is clearer.
@@ -210,3 +216,8 @@ class BoundedProtocol(HttpToolsProtocol):
         if self.transport.can_write_eof():
             self.transport.write_eof()
         self._timer = self.loop.call_later(self.linger_seconds, self.transport.abort)
+
+
+def bounded(told: Callable[[Refusal], None]) -> type[BoundedProtocol]:
+    """The protocol for uvicorn, which makes one for each connection; ``told`` hears of refusals."""
+    return type("ToldProtocol", (BoundedProtocol,), {"told": staticmethod(told)})

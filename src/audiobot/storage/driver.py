@@ -20,6 +20,7 @@ from psycopg import pq
 from psycopg.conninfo import make_conninfo
 from sqlalchemy import exc
 
+from audiobot.one_thread import in_daemon_thread
 from audiobot.storage.trouble import DatabaseTrouble, DataRefused, Reason
 
 _BY_STATE: Final[dict[str, Reason]] = {
@@ -96,9 +97,11 @@ async def why_refused(parameters: dict[str, str], seconds: float) -> DatabaseTro
 
 
 async def _traced_connect(parameters: dict[str, str], trace: int) -> DatabaseTrouble:
-    loop = asyncio.get_running_loop()
-    conninfo = await loop.run_in_executor(None, lambda: make_conninfo(**parameters))
-    connection = pq.PGconn.connect_start(conninfo.encode())
+    def begin() -> pq.abc.PGconn:
+        return pq.PGconn.connect_start(make_conninfo(**parameters).encode())
+
+    # libpq asks for the host's address there and then, and a resolver may take its time.
+    connection = await in_daemon_thread("resolve", begin)
     try:
         if connection.status == pq.ConnStatus.BAD:
             return _from_text(connection)

@@ -114,7 +114,8 @@ class PostgresSnapshot:
     async def meet(self, postgres: PostgresStore) -> None:
         """PostgreSQL has been reached: exchange keys, find our place, take its totals."""
         if self._keys is not None:
-            self._keys.merge(await postgres.exchange_keys(self._keys.ids))
+            keys = await postgres.exchange_keys(self._keys.ids)
+            await asyncio.to_thread(self._keys.merge, keys)
             self._ids.accept(self._keys.ids)
         self._adopted = await postgres.has_adopted()
         self._keys_known = True

@@ -9,6 +9,7 @@ from __future__ import annotations
 import asyncio
 import logging
 import sys
+import threading
 import time
 import traceback
 from collections.abc import MutableMapping
@@ -53,9 +54,23 @@ def configure_logging(level: str) -> None:
     root = logging.getLogger()
     root.handlers[:] = [handler]
     root.setLevel(level.upper())
+    threading.excepthook = _thread_ended
+    sys.unraisablehook = _unraisable
     for noisy in ("uvicorn.access", "httpx2", "httpcore2", "openai", "urllib3"):
         # Their lines hold addresses of people or bodies of requests.
         logging.getLogger(noisy).setLevel(logging.WARNING)
+
+
+def _thread_ended(args: threading.ExceptHookArgs) -> None:
+    """Tell what ended a thread as every error is told: Python's own way shows the error's text."""
+    if args.exc_value is not None and not issubclass(args.exc_type, SystemExit):
+        get_logger("threading").error("a thread ended by an error", exc_info=args.exc_value)
+
+
+def _unraisable(args: sys.UnraisableHookArgs) -> None:
+    """The same for an error in a finalizer."""
+    if args.exc_value is not None:
+        get_logger("python").error("an error in a finalizer", exc_info=args.exc_value)
 
 
 def _without_words(_: object, __: str, line: MutableMapping[str, Any]) -> MutableMapping[str, Any]:

@@ -22,10 +22,11 @@ from prometheus_client import (
 from prometheus_client.exposition import CONTENT_TYPE_LATEST
 
 from audiobot.domain import Durability, Outcome, Stats, StorageMode, StorageStatus
-from audiobot.ports import Stage, Worded
+from audiobot.ports import Refusal, Stage, Worded
 from audiobot.telemetry.shared import SharedFiles
 
 METRICS_TYPE: Final = CONTENT_TYPE_LATEST
+_NOT_ALLOWED: Final = 405
 _METHODS: Final = frozenset({"GET", "POST", "HEAD", "OPTIONS", "PUT", "DELETE", "PATCH"})
 _SECONDS: Final = (0.0005, 0.001, 0.002, 0.005, 0.01, 0.02, 0.05, 0.1, 0.25, 0.5, 1, 2, 5, 10)
 _SIZES: Final = (1, 2, 4, 8, 16, 32, 64, 128, 256, 512)
@@ -94,6 +95,14 @@ class Metrics:
             "method",
             "endpoint",
         )
+        refused = self._counter(
+            "vasdom_requests_refused_total",
+            "Requests refused before they had a route: bad_request (no HTTP), head_too_large, "
+            "request_timeout (did not come whole in time), too_many_connections, shutting_down; "
+            "none of them is counted as a request",
+            "reason",
+        )
+        self.refused = {reason: refused.labels(reason) for reason in get_args(Refusal)}
 
     def _make_turns(self) -> None:
         answers = self._counter(
@@ -132,6 +141,11 @@ class Metrics:
         )
         self.embedding_queue = self._gauge(
             "vasdom_embedding_queue", "Questions that wait for the encoder", "sum"
+        )
+        self.search_queue = self._gauge(
+            "vasdom_search_queue",
+            "Work that waits for the search thread: questions to be ranked, ratings to be learned",
+            "sum",
         )
         self.embedding_batch = self._histogram(
             "vasdom_embedding_batch_size", "Questions that the encoder took at once", _SIZES[:5]
@@ -184,7 +198,8 @@ class Metrics:
         )
         self._refused = self._gauge(
             "vasdom_refused_operations",
-            "Operations that PostgreSQL will never take, set aside in files beside the journal",
+            "Operations in quarantine: PostgreSQL will never take them, they lie in files "
+            "beside the journal",
             "most",
         )
         self._doubtful = self._gauge(
@@ -285,8 +300,11 @@ class Metrics:
     # -- counting --------------------------------------------------------------------------
 
     def observe_request(self, method: str, endpoint: str, status: int, seconds: float) -> None:
-        """Count one request; ``endpoint`` is a route template, so the labels stay few."""
-        known = known_method(method)
+        """Count one request; ``endpoint`` is a route template, so the labels stay few.
+
+        A method that the endpoint does not have is ``OTHER``: strangers add one series to it.
+        """
+        known = "OTHER" if status == _NOT_ALLOWED else known_method(method)
         count = self._by_request.get((known, endpoint, status))
         if count is None:
             count = self._requests.labels(known, endpoint, str(status))
