@@ -118,10 +118,19 @@ def versions() -> dict[str, str]:
     return found
 
 
+def commit() -> str:
+    """Which version of the code is measured; ``unknown`` without git."""
+    asked = ["git", "-C", str(ROOT), "describe", "--always", "--dirty", "--exclude=*"]
+    with contextlib.suppress(OSError, subprocess.CalledProcessError):
+        return subprocess.run(asked, capture_output=True, text=True, check=True).stdout.strip()
+    return "unknown"
+
+
 def write(name: str, **found: object) -> None:
     """Write ``benchmarks/results/NAME.json``: what was found, where, with what, from which seed."""
     RESULTS.mkdir(exist_ok=True)
-    result = {"machine": machine(), "versions": versions(), "seed": SEED, **found}
+    told = {"machine": machine(), "versions": versions(), "commit": commit(), "seed": SEED}
+    result = {**told, **found}
     text = json.dumps(result, indent=2, ensure_ascii=False)
     (RESULTS / f"{name}.json").write_text(text + "\n", encoding="utf-8")
 

@@ -101,10 +101,13 @@ def draw_memory(result: dict) -> None:
 def flames() -> str:
     """The layers' shares of the loop's time, a column for each call and mode."""
     columns: dict[str, dict[str, float]] = {}
+    places: set[str] = set()
     for mode in ("memory", "postgres"):
         kept = RESULTS / f"flames-{mode}.json"
         if kept.exists():
-            for call, shares in json.loads(kept.read_text("utf-8"))["shares"].items():
+            result = json.loads(kept.read_text("utf-8"))
+            places.add(where(result))
+            for call, shares in result["shares"].items():
                 columns[f"{call}, {mode}"] = shares
     layers = sorted(
         {layer for shares in columns.values() for layer in shares},
@@ -117,7 +120,7 @@ def flames() -> str:
     graphs = ", ".join(
         f"[{name}](pictures/flame-{name.replace(', ', '-')}.svg)" for name in columns
     )
-    lines += ["", f"Flame graphs, to be opened and searched: {graphs}."]
+    lines += ["", f"Flame graphs, to be opened and searched: {graphs}.", "", *sorted(places)]
     return "\n".join(lines)
 
 
