@@ -23,8 +23,8 @@ Generated from the program by `make metrics`; the gate fails when it is out of d
 
 Prometheus scrapes `/api/metrics` with the operator's token as its bearer. Without it only a scrape
 from the same machine, straight to an AudioBot that listens on loopback, is answered: through a
-proxy the token is needed. Labels are words from fixed lists, and an endpoint is a route template, so
-the number of series has a bound; no label ever holds what a person said, an id or an address.
+proxy the token is needed. Labels are words from fixed lists, and an endpoint is a route template:
+the number of series has a bound. No label ever holds what a person said, an id or an address.
 
 With several workers (`serve --workers N`) whichever worker is asked tells what all have counted:
 each writes its numbers to files in `run/metrics` of the data directory and reads the others'. They
