@@ -34,7 +34,8 @@ INTENTS = (0, 10, 25, 50, None)
 def taught_one_wording(draw: int) -> fit.State:
     """An empty knowledge base after one correction for each intent; what is asked then."""
     chance = np.random.default_rng([SEED, draw])
-    items, asked = [], []
+    items: list[KnowledgeItem] = []
+    asked: list[tuple[str, int | None]] = []
     for place, intent in enumerate(shipped("tuning", "full").intents):
         taught = str(chance.choice(intent.stream))
         items.append(

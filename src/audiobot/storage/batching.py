@@ -114,7 +114,6 @@ class GroupCommit:
                 if self._closing:
                     return
                 await self._wake.wait()
-            self._wake.clear()
             async with self._busy:
                 batch = self._take()
                 if batch or self._idle is not None:
@@ -159,6 +158,7 @@ class GroupCommit:
         self._waiting.clear()
 
     def _take(self) -> list[_Handed]:
+        self._wake.clear()
         batch: list[_Handed] = []
         while self._waiting and len(batch) < self._most:
             future, operation = self._waiting.popleft()
