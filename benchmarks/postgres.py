@@ -19,6 +19,7 @@ import time
 import uuid
 from collections import defaultdict
 from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).parent.parent))
@@ -126,11 +127,13 @@ def export_figures(cluster: Cluster, rows: int, folder: Path) -> dict[str, float
                 done.clear()
                 knocks: list[float] = []
                 turns: list[float] = []
-                thread = threading.Thread(target=knock, args=(knocks, turns))
-                thread.start()
-                work()
-                done.set()
-                thread.join()
+                with ThreadPoolExecutor(1) as thread:
+                    knocking = thread.submit(knock, knocks, turns)
+                    try:
+                        work()
+                    finally:
+                        done.set()
+                    knocking.result()
                 return knocks, turns
 
             quiet, quiet_turns = beside(lambda: time.sleep(5))

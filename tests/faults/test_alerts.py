@@ -24,6 +24,7 @@ from typing import Any
 import psycopg
 import pytest
 
+import tests.servers
 from audiobot.domain import utc_now
 from audiobot.storage.directory import DialogueIds, KeySet
 from tests.conformance.local import opened
@@ -263,9 +264,12 @@ def test_people_who_are_turned_away_by_the_rate_limit(
         watched.fires("AudioBotRateLimited")
 
 
-def test_one_connection_too_many(tmp_path: Path, prometheus: Prometheus) -> None:
+def test_one_connection_too_many(
+    tmp_path: Path, prometheus: Prometheus, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(tests.servers, "begin", tests.servers.fresh)
     soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
-    resource.setrlimit(resource.RLIMIT_NOFILE, (FEW_FILES, hard))  # the server inherits it
+    resource.setrlimit(resource.RLIMIT_NOFILE, (FEW_FILES, hard))  # a fresh process inherits it
     try:
         running = serving(tmp_path / "data")
         server = running.__enter__()

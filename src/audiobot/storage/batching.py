@@ -137,6 +137,7 @@ class GroupCommit:
             results = [error] * len(batch)
         self._tell_ended()
         self._ended = [(f, result) for (f, _), result in zip(batch, results, strict=True)]
+        del batch, results  # an error's trace names this frame: it would hold what it is held by
 
     def _tell_ended(self) -> None:
         ended, self._ended = self._ended, []

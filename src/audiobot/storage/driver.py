@@ -86,7 +86,8 @@ def let_go(error: BaseException | None) -> None:
 
 async def why_refused(parameters: dict[str, str], seconds: float) -> DatabaseTrouble:
     """Connect once more, to read why the server says no; ``lost`` when it does not say."""
-    with contextlib.suppress(OSError, TimeoutError, psycopg.Error):
+    # RuntimeError: no thread can be started to ask in.
+    with contextlib.suppress(OSError, TimeoutError, RuntimeError, psycopg.Error):
         trace = os.memfd_create("libpq-trace", os.MFD_CLOEXEC)
         try:
             async with asyncio.timeout(seconds):

@@ -18,6 +18,7 @@ from uuid import UUID, uuid4
 
 import msgspec
 import psycopg
+from psycopg.pq import PipelineStatus, TransactionStatus
 from sqlalchemy import TextClause, event, exc
 from sqlalchemy.ext.asyncio import create_async_engine
 from sqlalchemy.pool import ConnectionPoolEntry, PoolProxiedConnection
@@ -238,6 +239,7 @@ class PostgresStore:
         finally:
             timer.cancel()
             self._outcomes.discard(outcome)
+            del outcome  # an error's trace names this frame, and the outcome bears the error
 
     async def _connected(
         self,
@@ -273,6 +275,8 @@ class PostgresStore:
                 await raw.rollback()
         if raw.closed:
             self.forget_sessions()
+        left = raw.pgconn.transaction_status, raw.pgconn.pipeline_status
+        if left != (TransactionStatus.IDLE, PipelineStatus.OFF):
             await greenlet_spawn(pooled.invalidate, error)
 
     @staticmethod

@@ -97,9 +97,9 @@ class Metrics:
         )
         refused = self._counter(
             "vasdom_requests_refused_total",
-            "Requests refused before they had a route: bad_request (no HTTP), head_too_large, "
+            "Requests refused below the application: bad_request (no HTTP), head_too_large, "
             "request_timeout (did not come whole in time), too_many_connections, shutting_down; "
-            "none of them is counted as a request",
+            "one whose body was awaited already is a request of status 499, too",
             "reason",
         )
         self.refused = {reason: refused.labels(reason) for reason in get_args(Refusal)}
