@@ -35,36 +35,33 @@ from tests.postgres import Cluster
 from tests.servers import Server, serving
 
 from audiobot.storage.dsn import parse_dsn
-from audiobot.storage.postgres import PostgresStore
+from audiobot.storage.migrations.versions.hybrid_002 import COUNT_ANEW
 from audiobot.storage.upgrading import upgrade
 
 GENERATE = """
+    ALTER TABLE voice_logs DISABLE TRIGGER USER;
     SELECT setseed(0.20261124);
     INSERT INTO voice_logs (id, session_id, user_message, ai_response, model_used, response_time,
         created_at, rating, rating_version, rating_op, updated_at)
-    SELECT gen_random_uuid(), 'session-' || n % 50000, 'Как часто моют полы в подъезде ' || n,
+    SELECT gen_random_uuid(), 'session-' || n % 50000, 'Как часто моют полы в подъезде ' || n % 500,
         repeat('Полы в подъезде моют два раза в неделю. ', 5), 'retrieval', 0.01, at,
         rating, CASE WHEN rating IS NOT NULL THEN 1 END,
         CASE WHEN rating IS NOT NULL THEN gen_random_uuid() END, at
     FROM (SELECT n, now() - random() ^ 3 * interval '400 days' AS at,
         CASE WHEN random() < {rated} THEN 1 + floor(random() * 5)::int END AS rating
-        FROM generate_series(1, {rows}) AS n) AS made
+        FROM generate_series(1, {rows}) AS n) AS made;
+    ALTER TABLE voice_logs ENABLE TRIGGER USER;
+    {counted}
 """
+"""Counted as an upgrade counts: one INSERT would leave a summary of half a million rows, which no
+server that has lived through its dialogues has."""
 
 
 def generate(cluster: Cluster, database: str, rows: int, rated: float) -> None:
     """Dialogues in SQL, a share of them ``rated``, most of them lately."""
     with psycopg.connect(cluster.dsn(database, user=cluster.admin), autocommit=True) as connection:
-        connection.execute(GENERATE.format(rows=rows, rated=rated))  # type: ignore[arg-type]
+        connection.execute(GENERATE.format(rows=rows, rated=rated, counted=COUNT_ANEW))  # type: ignore[arg-type]
         connection.execute("ANALYZE")
-
-
-async def folded(cluster: Cluster, name: str) -> None:
-    """Let housekeeping fold the summary of what was generated at once, as it does by and by."""
-    store = PostgresStore(parse_dsn(cluster.dsn(name)))
-    while cluster.execute("SELECT count(*) FROM voice_log_counts", name)[0][0] > 20_000:
-        await store.keep_house()
-    await store.close()
 
 
 def statistics_figures(cluster: Cluster, rows: int, folder: Path) -> dict[str, float]:
@@ -72,7 +69,6 @@ def statistics_figures(cluster: Cluster, rows: int, folder: Path) -> dict[str, f
     with cluster.database() as name:
         upgrade(parse_dsn(cluster.dsn(name)))
         generate(cluster, name, rows, 0.3)
-        asyncio.run(folded(cluster, name))
         with in_postgres(cluster, name, folder / "statistics") as server:
             times = []
             for _ in range(300):
@@ -93,10 +89,13 @@ def statistics_figures(cluster: Cluster, rows: int, folder: Path) -> dict[str, f
 
 @contextlib.contextmanager
 def in_postgres(cluster: Cluster, name: str, folder: Path) -> Iterator[Server]:
-    """A real server on a database, by the time it uses it."""
+    """A real server on a database, by the time it uses it and has learned from all of it."""
     with serving(folder, DATABASE_URL=cluster.dsn(name)) as server:
-        server.wait_for_meaning(120)
         server.wait_for_mode("postgres")
+        deadline = time.monotonic() + 600
+        while "ready to answer by meaning" not in server.log:
+            assert time.monotonic() < deadline, server.log
+            time.sleep(0.2)
         yield server
 
 
@@ -105,14 +104,13 @@ def export_figures(cluster: Cluster, rows: int, folder: Path) -> dict[str, float
     with cluster.database() as name:
         upgrade(parse_dsn(cluster.dsn(name)))
         generate(cluster, name, rows, 1.1)
-        cluster.execute("UPDATE voice_logs SET rating = 5", name)
         with in_postgres(cluster, name, folder / "export") as server:
             process = psutil.Process(server.process.pid)
             done = threading.Event()
 
             def knock(knocks: list[float], turns: list[float]) -> None:
                 """By turns at the door, which needs the loop alone, and with a whole turn."""
-                said = {"message": ASKED[0]}  # answered from the knowledge, ranked and stored
+                said = {"message": ASKED[0]}  # answered from the knowledge and stored
                 with httpx.Client(base_url=server.address, trust_env=False, timeout=30) as client:
                     while not done.is_set():
                         started = time.perf_counter()
@@ -143,7 +141,9 @@ def export_figures(cluster: Cluster, rows: int, folder: Path) -> dict[str, float
             def export() -> None:
                 nonlocal peak, size, count
                 with server.client.stream(
-                    "GET", "/api/learning/export", headers={"Accept": "application/x-ndjson"}
+                    "GET",
+                    "/api/learning/export?min_rating=1",
+                    headers={"Accept": "application/x-ndjson"},
                 ) as response:
                     for chunk in response.iter_bytes():
                         size += len(chunk)
