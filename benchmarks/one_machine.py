@@ -199,13 +199,13 @@ def main() -> None:
                 meaning.add(by_meaning)
                 time.sleep(2)
                 idle.add(rss_megabytes(server))
-                told = server.ask(asked)
                 for figure, took in zip((new, rest), new_questions(server, caller, n), strict=True):
                     figure.add(took)
                 turn.add(ranked_anew(server, caller, seconds))
                 body = json.dumps({"message": asked})
-                rated = json.dumps({"log_id": told["log_id"], "rating": 5})
                 again.add(alone(f"{server.address}/api/voice/process", body, seconds))
+                told = server.ask(asked)  # just now: it is at hand
+                rated = json.dumps({"log_id": told["log_id"], "rating": 5})
                 rating.add(alone(f"{server.address}/api/voice/feedback", rated, seconds))
                 echoed.add(alone(f"{echo}/echo", body, seconds))
         with one(Path(folder) / "few") as (few, *_), one(Path(folder) / "lots") as (lots, *_):
