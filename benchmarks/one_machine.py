@@ -104,27 +104,24 @@ def question(random_: random.Random, number: int) -> str:
     return f"{' '.join(random_.sample(WORDS, 4))} {number}?"
 
 
-def embedding_milliseconds(server: Server) -> float:
-    """How long all turns so far have waited for their question's vector."""
-    found = re.search(
-        r'^vasdom_turn_stage_seconds_sum{stage="embed"} (\S+)$',
-        server.client.get("/api/metrics").text,
-        re.MULTILINE,
+def embedded(server: Server) -> tuple[float, float]:
+    """How many turns have had their question's vector, and the seconds they waited for it."""
+    told = server.client.get("/api/metrics").text
+    found = re.findall(
+        r'^vasdom_turn_stage_seconds_(count|sum){stage="embed"} (\S+)$', told, re.MULTILINE
     )
-    assert found is not None
-    return 1_000 * float(found[1])
+    parts = {name: float(value) for name, value in found}
+    return parts["count"], parts["sum"]
 
 
-def new_questions(server: Server, caller: Caller, count: int) -> tuple[float, float]:
-    """Medians of whole turns, and of what is left of each without its own embedding."""
-    chance = random.Random(SEED)
-    whole, beside = [], []
-    for _ in range(count):
-        before = embedding_milliseconds(server)
-        took = caller.ask(question(chance, chance.getrandbits(40)))
-        whole.append(took)
-        beside.append(took - (embedding_milliseconds(server) - before))
-    return statistics.median(whole), statistics.median(beside)
+def new_questions(server: Server, chance: random.Random, seconds: float) -> tuple[float, float]:
+    """Turns whose every question is new: their median, and their mean without the embedding."""
+    fresh = [{"message": question(chance, chance.getrandbits(40))} for _ in range(1_000)]
+    before, waited_before = embedded(server)
+    url = f"{server.address}/api/voice/process"
+    load = wrk(url, shuffled(fresh, SEED), seconds, connections=1)
+    after, waited = embedded(server)
+    return load.p50, 1_000 * (1 / load.rate - (waited - waited_before) / (after - before))
 
 
 def ranked_anew(server: Server, caller: Caller, seconds: float) -> float:
@@ -178,7 +175,7 @@ def main() -> None:
     meaning = Figure("second start to answering by meaning", "s")
     idle = Figure("idle memory, few dialogues", "MB", 300.0)
     turn = Figure("a turn beside its embedding, ranked anew, p50 at 1 connection", "ms", 2.0)
-    rest = Figure("a turn, new question, without its embedding, p50 at 1 connection", "ms")
+    rest = Figure("a turn, new question, mean without its embedding at 1 connection", "ms")
     again = Figure("a turn, question asked again, p50 at 1 connection", "ms")
     rating = Figure("a rating, p50 at 1 connection", "ms")
     echoed = Figure("the echo, p50 at 1 connection", "ms")
@@ -188,7 +185,7 @@ def main() -> None:
     )
     memory = Figure(f"memory with {many:,} rated dialogues", "MB")
     restart = Figure(f"start to ready with {many:,} dialogues", "s")
-    asked = "Как часто моют окна в подъезде?"
+    asked, chance = "Как часто моют окна в подъезде?", random.Random(SEED)
     with tempfile.TemporaryDirectory() as folder, echo_server() as echo:
         for number in range(rounds):
             data = Path(folder) / f"data-{number}"
@@ -199,8 +196,9 @@ def main() -> None:
                 meaning.add(by_meaning)
                 time.sleep(2)
                 idle.add(rss_megabytes(server))
-                for figure, took in zip((new, rest), new_questions(server, caller, n), strict=True):
-                    figure.add(took)
+                whole, without = new_questions(server, chance, seconds)
+                new.add(whole)
+                rest.add(without)
                 turn.add(ranked_anew(server, caller, seconds))
                 body = json.dumps({"message": asked})
                 again.add(alone(f"{server.address}/api/voice/process", body, seconds))
@@ -212,7 +210,6 @@ def main() -> None:
             of_few = asyncio.run(fill(few.address, 100))
             of_lots = asyncio.run(fill(lots.address, many))
             callers = Caller(few.address), Caller(lots.address)
-            chance = random.Random(SEED)
             for _ in range(rounds):
                 pairs = []
                 for number in range(n):  # in turns, so that noise meets both alike
