@@ -116,7 +116,9 @@ def embedded(server: Server) -> tuple[float, float]:
 
 def new_questions(server: Server, chance: random.Random, seconds: float) -> tuple[float, float]:
     """Turns whose every question is new: their median, and their mean without the embedding."""
-    fresh = [{"message": question(chance, chance.getrandbits(40))} for _ in range(1_000)]
+    fresh: list[dict[str, object]] = [
+        {"message": question(chance, chance.getrandbits(40))} for _ in range(1_000)
+    ]
     before, waited_before = embedded(server)
     url = f"{server.address}/api/voice/process"
     load = wrk(url, shuffled(fresh, SEED), seconds, connections=1)
