@@ -28,7 +28,7 @@ from typing import NamedTuple
 ROOT = Path(__file__).parent.parent
 sys.path.insert(0, str(ROOT))
 
-from benchmarks.harness import machine, versions  # noqa: E402  # the same
+from benchmarks.harness import circumstances  # noqa: E402  # the same
 from tests.conftest import migrate  # noqa: E402  # the tests are no package that is installed
 from tests.faults.world import FAULTS, World, scaled_down  # noqa: E402
 from tests.postgres import Cluster, template_of  # noqa: E402
@@ -175,8 +175,7 @@ def main() -> int:
     told = sum((one[2] for one in played), Counter())
     violations = [each for one in played for each in one[3]]
     result = {
-        "machine": machine(),
-        "versions": versions(),
+        **circumstances(),
         "seed": arguments.seed,
         "sequences": sequences,
         "steps": done.total(),

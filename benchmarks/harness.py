@@ -126,11 +126,15 @@ def commit() -> str:
     return "unknown"
 
 
+def circumstances() -> dict[str, object]:
+    """Where, with what and of which version a result is."""
+    return {"machine": machine(), "versions": versions(), "commit": commit()}
+
+
 def write(name: str, **found: object) -> None:
     """Write ``benchmarks/results/NAME.json``: what was found, where, with what, from which seed."""
     RESULTS.mkdir(exist_ok=True)
-    told = {"machine": machine(), "versions": versions(), "commit": commit(), "seed": SEED}
-    result = {**told, **found}
+    result = {**circumstances(), "seed": SEED, **found}
     text = json.dumps(result, indent=2, ensure_ascii=False)
     (RESULTS / f"{name}.json").write_text(text + "\n", encoding="utf-8")
 

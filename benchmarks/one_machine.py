@@ -27,32 +27,15 @@ sys.path.insert(0, str(Path(__file__).parent.parent))
 import httpx
 import psutil
 from benchmarks.harness import SEED, Figure, echo_server, keep
+from benchmarks.throughput import ASKED, WORDS, questions
 from benchmarks.wrk import shuffled, wrk
 from tests.servers import Server, serving
 
 LEARNED_SECONDS = 0.05
 """After which a rating counts."""
-BASE = ["Как часто моют окна в подъезде", "Сколько стоит уборка подъезда", "Когда убирают снег"]
-"""The sample's own questions."""
+BASE = ASKED[:3]
 OPENINGS = ("", "Здравствуйте! ", "Добрый день! ", "Добрый вечер! ")
 KNOWN = 400
-WORDS = [
-    "окна",
-    "пол",
-    "лифт",
-    "перила",
-    "мусор",
-    "цена",
-    "договор",
-    "ключ",
-    "снег",
-    "лампа",
-    "дверь",
-    "стена",
-    "ковёр",
-    "запах",
-    "двор",
-]
 
 
 class Caller:
@@ -99,11 +82,6 @@ def rss_megabytes(server: Server) -> float:
     return psutil.Process(server.process.pid).memory_info().rss / 1e6
 
 
-def question(random_: random.Random, number: int) -> str:
-    """A question that nobody asked before."""
-    return f"{' '.join(random_.sample(WORDS, 4))} {number}?"
-
-
 def embedded(server: Server) -> tuple[float, float]:
     """How many turns have had their question's vector, and the seconds they waited for it."""
     told = server.client.get("/api/metrics").text
@@ -114,11 +92,9 @@ def embedded(server: Server) -> tuple[float, float]:
     return parts["count"], parts["sum"]
 
 
-def new_questions(server: Server, chance: random.Random, seconds: float) -> tuple[float, float]:
+def new_questions(server: Server, seconds: float) -> tuple[float, float]:
     """Turns whose every question is new: their median, and their mean without the embedding."""
-    fresh: list[dict[str, object]] = [
-        {"message": question(chance, chance.getrandbits(40))} for _ in range(1_000)
-    ]
+    fresh = questions(1_000, SEED)
     before, waited_before = embedded(server)
     url = f"{server.address}/api/voice/process"
     load = wrk(url, shuffled(fresh, SEED), seconds, connections=1)
@@ -149,11 +125,11 @@ async def fill(address: str, count: int) -> list[str]:
     ids: list[str] = []
     random_ = random.Random(SEED)
     # In slight variations: answered, so they join the recall.
-    questions = iter([f"{BASE[i % len(BASE)]} {random_.choice(WORDS)} {i}" for i in range(count)])
+    texts = iter([f"{BASE[i % len(BASE)]} {random_.choice(WORDS)} {i}" for i in range(count)])
     async with httpx.AsyncClient(base_url=address, timeout=60, trust_env=False) as client:
 
         async def work() -> None:
-            for text in questions:
+            for text in texts:
                 told = (await client.post("/api/voice/process", json={"message": text})).json()
                 await client.post(
                     "/api/voice/feedback", json={"log_id": told["log_id"], "rating": 5}
@@ -198,7 +174,7 @@ def main() -> None:
                 meaning.add(by_meaning)
                 time.sleep(2)
                 idle.add(rss_megabytes(server))
-                whole, without = new_questions(server, chance, seconds)
+                whole, without = new_questions(server, seconds)
                 new.add(whole)
                 rest.add(without)
                 turn.add(ranked_anew(server, caller, seconds))

@@ -80,16 +80,23 @@ def test_what_is_no_http_is_refused_in_the_form_of_every_error(shared: Server) -
     assert_error(send(shared, b"\x16\x03\x01\x02\x00\r\n\r\n"), 400, "bad_request")
 
 
-@pytest.mark.parametrize("reason", ["bad_request", "head_too_large"])
-def test_what_is_refused_below_the_application_is_counted(shared: Server, reason: str) -> None:
+@pytest.mark.parametrize(
+    ("request_", "status", "reason"),
+    [
+        (b"\x16\x03\r\n\r\n", 400, "bad_request"),
+        (head(PROCESS, b"X-Long: " + b"a" * (40 << 10)), 431, "head_too_large"),
+    ],
+    ids=["no HTTP", "a long head"],
+)
+def test_what_is_refused_below_the_application_is_counted(
+    shared: Server, request_: bytes, status: int, reason: str
+) -> None:
     def counted() -> float:
         told = shared.client.get("/api/metrics").text
         return float(re.search(rf'requests_refused_total.reason="{reason}". (\S+)', told)[1])
 
     before = counted()
-    long = b"X-Long: " + b"a" * (40 << 10)
-    sent = {"bad_request": b"\x16\x03\r\n\r\n", "head_too_large": head(PROCESS, long)}
-    assert_error(send(shared, sent[reason]), {"bad_request": 400}.get(reason, 431), reason)
+    assert_error(send(shared, request_), status, reason)
     assert counted() == before + 1
 
 

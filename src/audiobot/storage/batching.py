@@ -123,7 +123,7 @@ class GroupCommit:
                 self._tell_ended()
 
     async def _commit(self, batch: list[_Handed]) -> None:
-        """Commit a batch; meanwhile tell those of the one before, after this one is to tell."""
+        """Commit a batch, and tell those of the one before meanwhile; its own are told later."""
         self._left = batch
         loop = asyncio.get_running_loop()
         # A batch has left within two turns of the loop: a task begins in the next one.
